@@ -1,0 +1,1 @@
+"""Readers of models that come from elsewhere: torch modules, NIR files."""
