@@ -1,0 +1,1 @@
+"""The runtime: run a graph, count its operations, and compare executions."""
