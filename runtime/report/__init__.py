@@ -1,0 +1,1 @@
+"""What a user looks at: drawings of the graph."""
