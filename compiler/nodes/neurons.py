@@ -21,7 +21,7 @@ GAINS: tuple[str, ...] = get_args(Gain)
 
 @dataclass(frozen=True, eq=False)
 class Leaky(Node):
-    """What every leaky integrator has: decay beta in [0, 1] and input gain g (1, or 1 - beta)."""
+    """What every leaky integrator has: decay beta in [0, 1], input gain g (1, or 1 - beta), and a membrane u."""
 
     beta: Array
     gain: Gain = "1"
@@ -30,6 +30,10 @@ class Leaky(Node):
         """Return the membrane: real numbers of the input's shape."""
         fits_last_axis(self.beta, "beta", inputs["x"])
         return Signal(Kind.REAL, inputs["x"].shape)
+
+    def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
+        """Name the membrane that is kept."""
+        return {"u": inputs["x"].shape}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,17 +68,9 @@ class LIF(Spiking):
     dialect: ClassVar[Dialect] = Dialect.ITERATIVE
     trained_reset: Reset
 
-    def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
-        """Name the membrane that is kept."""
-        return {"u": inputs["x"].shape}
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LI(Leaky):
     """Leaky integrator without spikes, one step: u = beta u + g x, y = u. State: u."""
 
     dialect: ClassVar[Dialect] = Dialect.ITERATIVE
-
-    def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
-        """Name the membrane that is kept."""
-        return {"u": inputs["x"].shape}
