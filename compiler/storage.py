@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Edge, Graph
@@ -64,7 +64,9 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     )
     header = {"format": str(FORMAT), "graph": text, "sha256": checksum(f"{FORMAT} {text}", tensors)}
     with writing(path) as temporary:
-        save_file({name: np.array(value, order="C") for name, value in tensors.items()}, temporary, header)
+        temporary.write_bytes(
+            to_bytes({name: np.array(value, order="C") for name, value in tensors.items()}, header)
+        )
 
 
 def load(path: str | os.PathLike[str]) -> Graph:

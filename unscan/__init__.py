@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unscan.compiler.frontends.nir import read_nir
     from unscan.compiler.frontends.trace import trace
     from unscan.compiler.ir import Graph
-    from unscan.compiler.pipeline import compile_graph as compile  # noqa: A004
+    from unscan.compiler.pipeline import compile_graph as compile
     from unscan.compiler.storage import load
     from unscan.runtime.simulate import simulate
     from unscan.runtime.stream import Stream

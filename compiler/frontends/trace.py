@@ -69,19 +69,10 @@ def _(module: nn.Flatten) -> Chain:
 
 @nodes_of.register
 def _(module: SequenceBatchNorm) -> Chain:
-    mean, variance = module.running_mean, module.running_var
-    return [
-        (
-            "",
-            BatchNorm(
-                weight=array(module.weight),
-                bias=array(module.bias),
-                mean=array(cast(torch.Tensor, mean)),
-                variance=array(cast(torch.Tensor, variance)),
-                epsilon=module.eps,
-            ),
-        )
-    ]
+    norm = module.norm
+    arrays = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    weight, bias, mean, variance = (array(cast(torch.Tensor, tensor)) for tensor in arrays)
+    return [("", BatchNorm(weight, bias, mean, variance, norm.eps))]
 
 
 @nodes_of.register

@@ -30,7 +30,9 @@ def by_hand(x, beta, theta, reset, phase, fires, gain):
     return np.array(spikes), np.array(membranes)
 
 
-@pytest.mark.parametrize(("reset", "phase", "fires", "gain"), [*itertools.product(RESETS, PHASES, FIRES, GAINS)])
+@pytest.mark.parametrize(
+    ("reset", "phase", "fires", "gain"), [*itertools.product(RESETS, PHASES, FIRES, GAINS)]
+)
 @pytest.mark.parametrize("steps", [1, 63, 100])
 def test_lif_is_its_equation(reset, phase, fires, gain, steps):
     beta, theta = RNG.uniform(0, 1, 4), RNG.uniform(0.3, 1, 4)

@@ -1,0 +1,73 @@
+"""What this installation has, what it lacks, and the command that adds it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+PARTS: tuple[tuple[str, str, str | None], ...] = (
+    ("torch", "models and training", None),
+    ("lightning", "training loop", None),
+    ("numba", "fused kernels, event-driven simulation", None),
+    ("numpy", "reference", None),
+    ("safetensors", "graph files", None),
+    ("nir", "NIR files", None),
+    ("onnx", "ONNX files", None),
+    ("onnxruntime", "running ONNX files", None),
+    ("scikit-learn", "the digits task", None),
+    ("datasets", "tasks from public hubs, when there is a network", "pip install 'unscan[hub]'"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: what it is, what was found, whether it is well, and what mends it."""
+
+    part: str
+    found: str
+    well: bool
+    use: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at Python, packages, threads, the data folder and the kernels' cache."""
+    findings = [
+        Finding("python", platform.python_version(), sys.version_info >= (3, 11), platform.platform()),
+    ]
+    for package, use, extra in PARTS:
+        try:
+            findings.append(Finding(package, version(package), True, use))
+        except PackageNotFoundError:
+            remedy = extra or "pip install --force-reinstall unscan"
+            findings.append(Finding(package, "missing", extra is not None, use, remedy))
+    return [*findings, _threads(), _device(), _data()]
+
+
+def _threads() -> Finding:
+    import numba
+
+    return Finding(
+        "threads", f"{numba.get_num_threads()} of {os.cpu_count()} cores", True, "kernels and simulation"
+    )
+
+
+def _device() -> Finding:
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return Finding("GPU", name, True, "the fused kernels of this version run on the CPU")
+
+
+def _data() -> Finding:
+    folder = os.environ.get("UNSCAN_DATA")
+    if folder is None:
+        return Finding(
+            "UNSCAN_DATA", "not set", True, "folder of data files", "export UNSCAN_DATA=FOLDER, or --data-dir"
+        )
+    return Finding(
+        "UNSCAN_DATA", folder, os.path.isdir(folder), "folder of data files", "name a folder that exists"
+    )

@@ -1,0 +1,222 @@
+"""Tables and paragraphs for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from unscan.compiler.ir import Graph
+from unscan.compiler.nodes import LI, LIF
+from unscan.compiler.nodes.neurons import Leaky, Spiking
+from unscan.compiler.storage import writing
+from unscan.runtime.counts import Counts
+from unscan.runtime.energy import Energy
+from unscan.runtime.verify import Comparison, Verification
+
+console = Console()
+if not console.is_terminal:
+    console = Console(width=120)  # a pipe or file has no width of its own
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[str, float], None]]:
+    """Show a progress bar on stderr, and yield a function of (what runs now, share done)."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda now, share: bar.update(task, description=now, completed=share)
+
+
+def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
+    """Write a result where `--json FILE` asked for it."""
+    if path is not None:
+        with writing(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def table(title: str, *columns: str, numbers: str = "") -> Table:
+    """Return an empty table; `numbers` lists the columns that are aligned right."""
+    made = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers.split(",") else "left", overflow="fold")
+    return made
+
+
+def joules(value: float) -> str:
+    """Return an energy with its unit."""
+    for unit, size in (("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6), ("nJ", 1e-9)):
+        if value >= size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value / 1e-12:.4g} pJ"
+
+
+def f1(value: float) -> str:
+    """Return an F1 so that only an exact one reads 1."""
+    return "1" if value == 1 else "silent" if value != value else f"{min(value, 0.999999):.6f}"
+
+
+def settings(graph: Graph, name: str) -> str:
+    """Return what distinguishes a node: its parameters' values or shapes, and its settings."""
+    node = graph.nodes[name]
+    parts = []
+    for field, value in node.arrays():
+        number = f"{float(value):.6g}" if value.shape == () else f"{value.shape[0]} values"
+        parts.append(
+            f"{field} {number if isinstance(node, Leaky) else 'x'.join(map(str, value.shape)) or number}"
+        )
+    parts += [
+        f"{key} {value}" for key, value in node.settings().items() if value is not None and key != "shape"
+    ]
+    return ", ".join(parts)
+
+
+def graph_table(graph: Graph, title: str) -> Table:
+    """Return the nodes of a graph in data-flow order."""
+    made = table(
+        title, "node", "operator", "fed by", "sends", "shape", "parameters", "settings", numbers="parameters"
+    )
+    for name in graph.order:
+        signal = graph.signals[name]
+        made.add_row(
+            name,
+            type(graph.nodes[name]).__name__,
+            ", ".join(edge.source for edge in graph.into(name)),
+            str(signal.kind),
+            "x".join(map(str, signal.shape)),
+            f"{sum(value.size for _, value in graph.nodes[name].arrays()):,}",
+            settings(graph, name),
+        )
+    return made
+
+
+def neurons_line(graph: Graph) -> str:
+    """Say with which resets, phases and inequality the neurons of a graph fire."""
+    kinds = {
+        f"reset {n.reset} ({n.phase}), fires at u {n.fires} threshold"
+        for n in graph.nodes.values()
+        if isinstance(n, Spiking)
+    }
+    return "; ".join(sorted(kinds)) or "no spiking neurons"
+
+
+def counts_table(counts: Counts, title: str) -> Table:
+    """Return operations by node, and in all."""
+    made = table(
+        title, "node", "operator", "spikes", "rate", "ACs", "MACs", "dense MACs", "state updates",
+        numbers="spikes,rate,ACs,MACs,dense MACs,state updates",
+    )  # fmt: skip
+    rows = [(n, type(counts.graph.nodes[n]).__name__, o) for n, o in counts.by_node.items()]
+    for name, kind, done in [*rows, ("in all", "", counts.total)]:
+        made.add_row(
+            name,
+            kind,
+            f"{done.spikes:,}" if done.slots else "",
+            f"{done.rate:.2%}" if done.slots else "",
+            f"{done.acs:,}",
+            f"{done.macs:,}",
+            f"{done.dense_macs:,}",
+            f"{sum(done.updates.values()):,}",
+        )
+    return made
+
+
+def energy_table(energy: Energy, samples: int) -> Table:
+    """Return modelled energy for each sample, beside the dense network's."""
+    made = table(
+        f"Energy per sample, modelled with {energy.table}", "", "this network", "dense network",
+        numbers="this network,dense network",
+    )  # fmt: skip
+    made.add_row("synaptic operations", joules(energy.synaptic / samples), joules(energy.dense / samples))
+    made.add_row("state updates", joules(energy.updates / samples), "")
+    made.add_row("memory accesses", joules(energy.memory / samples), joules(energy.dense_memory / samples))
+    made.add_row(
+        "in all", joules(energy.total / samples), joules((energy.dense + energy.dense_memory) / samples)
+    )
+    return made
+
+
+def verify_table(found: Verification, title: str) -> Table:
+    """Return one row for each executor and precision."""
+    made = table(
+        title, "executor", "bits", "spikes: model", "executor ", "F1", "samples that differ", "of these ties",
+        "outputs differ by", "accuracy: model", "executor  ", "holds",
+        numbers="bits,spikes: model,executor ,F1,samples that differ,of these ties,outputs differ by,"
+        "accuracy: model,executor  ",
+    )  # fmt: skip
+    for row in found.comparisons:
+        total = row.agreement.total
+        made.add_row(
+            row.executor,
+            str(row.precision),
+            f"{total.spikes_a:,}",
+            f"{total.spikes_b:,}",
+            f1(total.f1),
+            str(len(row.agreement.partings)),
+            str(len(row.agreement.ties)),
+            f"{row.agreement.output_absolute:.2g}",
+            *(f"{value:.2%}" for value in row.accuracy or ()),
+            *([""] * (0 if row.accuracy else 2)),
+            "yes" if row.holds else "no",
+        )
+    return made
+
+
+def layers_table(row: Comparison, title: str) -> Table:
+    """Return the agreement of one comparison, layer by layer, beside what silence would score."""
+    made = table(
+        title, "layer", "spikes: model", "executor", "both", "precision", "recall", "F1", "equal bins",
+        "silence scores", "membranes differ by",
+        numbers="spikes: model,executor,both,precision,recall,F1,equal bins,silence scores,membranes differ by",
+    )  # fmt: skip
+    for name, layer in row.agreement.layers.items():
+        made.add_row(
+            name,
+            f"{layer.spikes_a:,}",
+            f"{layer.spikes_b:,}",
+            f"{layer.both:,}",
+            f1(layer.precision),
+            f1(layer.recall),
+            f1(layer.f1),
+            f"{layer.equality:.4%}",
+            f"{layer.silence:.2%}",
+            f"{layer.membrane_absolute:.2g}",
+        )
+    return made
+
+
+def explain(found: Verification) -> list[str]:
+    """Return paragraphs on what was restored, what differs and where, and which ties there are."""
+    said = [
+        f"{name} was trained with reset {trained} and is deployed with reset {deployed}: another model, "
+        "and the figures above are the gap."
+        for name, (trained, deployed) in found.restored.items()
+    ]
+    for row in found.comparisons:
+        where = f"{row.executor} ({row.precision} bits)"
+        if row.agreement.silent:
+            said.append(
+                f"{where}: {', '.join(row.agreement.silent)} fired no spike; a silent layer proves nothing."
+            )
+        if not row.holds and row.agreement.first:
+            said.append(f"{where}: first mismatch at {row.agreement.first}.")
+        if row.holds and row.agreement.ties:
+            listed = "; ".join(map(str, row.agreement.ties[:3]))
+            more = len(row.agreement.ties) - 3
+            said.append(f"{where}: ties at {listed}{f'; and {more} more' if more > 0 else ''}.")
+        if not row.holds and row.gap is not None:
+            said.append(f"{where}: accuracy gap {row.gap:+.2%}.")
+    return said
+
+
+def states_line(graph: Graph) -> str:
+    """Say how many neurons keep a state."""
+    kept = sum(graph.signals[name].shape[-1] for name in graph.of(LIF, LI))
+    return f"{kept:,} neurons keep one state each"

@@ -1,0 +1,113 @@
+"""What a command line names, found: a run, a graph file, the samples that belong to it."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unscan.compiler.errors import DamagedFile, InvalidInput
+from unscan.compiler.ir import Array, Graph, Kind
+
+if TYPE_CHECKING:
+    from unscan.trainer.run import Run
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs x (T, B, ...), their labels (B,) where known, and what they are."""
+
+    x: Array
+    labels: Array | None
+    description: str
+
+
+def read_run(path: Path) -> Run:
+    """Return the trained run in a folder."""
+    from unscan.trainer.run import load_run
+
+    return load_run(path)
+
+
+def traced(run: Run) -> Graph:
+    """Return the parallel graph of a trained run, with what it needs to be run and judged later."""
+    from torch import nn
+
+    from unscan.compiler.frontends.trace import trace
+
+    first = next(module for module in run.model.modules() if isinstance(module, nn.Linear))
+    recipe = run.recipe.model_dump(mode="json")
+    kind = Kind.REAL if run.recipe.task.encoding == "direct" else Kind.SPIKE
+    meta = {"task": recipe["task"], "decision": run.recipe.network.readout.decision, "recipe": recipe}
+    return trace(run.model, np.zeros((1, 1, first.in_features), np.float32), kind=kind, meta=meta)
+
+
+def read_graph(path: Path, *, dt: float | None = None) -> Graph:
+    """Return the graph that a path names: a run's folder (traced), a `.unscan` file or a `.nir` file."""
+    if path.is_dir():
+        return traced(read_run(path))
+    if path.suffix == ".nir":
+        from unscan.compiler.frontends.nir import read_nir
+
+        return read_nir(path, dt=dt)
+    from unscan.compiler.storage import load
+
+    return load(path)
+
+
+def read_samples(
+    graph: Graph, *, inputs: Path | None, labels: Path | None, data_dir: Path | None, limit: int | None
+) -> Samples:
+    """Return what a graph is run on: arrays from files, or else the test part of the task it was trained on.
+
+    Raises:
+        InvalidInput: files that are missing or do not fit, labels without inputs, or no task to fall back on.
+    """
+    if inputs is None and labels is not None:
+        raise InvalidInput("Got --labels without --input; give the inputs that they belong to, too.")
+    if inputs is not None:
+        x = read_array(inputs)
+        y = None if labels is None else read_array(labels)
+        found = Samples(x, y, str(inputs))
+    else:
+        found = _task_samples(graph, data_dir)
+    if limit is None:
+        return found
+    count = min(limit, found.x.shape[1])
+    part = found.description if count == found.x.shape[1] else f"the first {count} of {found.description}"
+    return Samples(found.x[:, :count], None if found.labels is None else found.labels[:count], part)
+
+
+def read_array(path: Path) -> Array:
+    """Return the array in a `.npy` file."""
+    if not path.is_file():
+        raise InvalidInput(f"There is no file {path}; give a .npy file with an array (T, B, ...).")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as fault:
+        raise DamagedFile(
+            f"{path} is not a complete .npy file ({fault}); save it again with numpy.save."
+        ) from None
+    if not isinstance(array, np.ndarray):
+        raise InvalidInput(f"{path} is an archive of several arrays; save one array with numpy.save.")
+    return array
+
+
+def _task_samples(graph: Graph, data_dir: Path | None) -> Samples:
+    from unscan.trainer.tasks import load
+
+    settings: dict[str, Any] | None = graph.meta.get("task")
+    if settings is None:
+        raise InvalidInput(
+            "The graph does not say which task it was trained on, so its test data is not known; give inputs with "
+            "--input FILE.npy, an array (T, B, ...)."
+        )
+    task = load(**settings, data_dir=data_dir)
+    return Samples(
+        np.ascontiguousarray(task.test.x.numpy().swapaxes(0, 1)),
+        task.test.y.numpy(),
+        f"the {len(task.test.y)} test samples of {task.description}",
+    )
