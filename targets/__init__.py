@@ -1,0 +1,53 @@
+"""Targets: what an iterative graph can be written as. `find` loads one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unscan.compiler.errors import InvalidInput
+from unscan.compiler.ir import Graph
+from unscan.targets.base import Target
+
+
+def _nir() -> Target:
+    from unscan.targets.nir import TARGET
+
+    return TARGET
+
+
+def _onnx() -> Target:
+    from unscan.targets.onnx import TARGET
+
+    return TARGET
+
+
+TARGETS: dict[str, Callable[[], Target]] = {"nir": _nir, "onnx": _onnx}
+"""Name -> what loads the target, so that naming one does not import the others."""
+
+
+def find(name: str) -> Target:
+    """Return the target of a name. Raises InvalidInput listing the names."""
+    if name not in TARGETS:
+        raise InvalidInput(f"There is no target {name!r}; the targets are {', '.join(TARGETS)}.")
+    return TARGETS[name]()
+
+
+def export(graph: Graph, path: Path | str, *, target: str, **options: Any) -> None:
+    """Write an iterative graph as a target's file.
+
+    Args:
+        graph: what is written.
+        path: the file.
+        target: a name from `TARGETS`.
+        options: what the target's `emit` takes: `profile` for nir, `form` (step, scan) for onnx.
+
+    Raises:
+        InvalidInput: an unknown target.
+        Unsupported: a node that the target cannot express; nothing is written.
+    """
+    find(target).emit(graph, path, **options)
+
+
+__all__ = ["TARGETS", "Target", "export", "find"]

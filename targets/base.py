@@ -1,0 +1,96 @@
+"""What a target is: a name, a file suffix, `emit`, and the nodes that it refuses with the reason.
+
+A target emits node by node, by `functools.singledispatch` on the node class. What it cannot express it refuses
+with `Unsupported`; `refusals` is that same emission with the refusals collected, so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from unscan.compiler.errors import Unsupported
+from unscan.compiler.ir import Dialect, Graph, Node
+
+
+class Emit(Protocol):
+    """Write a graph to a file."""
+
+    def __call__(self, graph: Graph, path: Path | str, **options: Any) -> None:
+        """Write the whole file or nothing; raises Unsupported where a node cannot be expressed."""
+
+
+class Refusals(Protocol):
+    """Say which nodes of a graph cannot be expressed."""
+
+    def __call__(self, graph: Graph, **options: Any) -> dict[str, str]:
+        """Return node -> reason, in data-flow order, empty where the whole graph can be written."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One file format that a graph can be deployed as.
+
+    Attributes:
+        name: as the command line takes it.
+        suffix: of its files, with the dot.
+        summary: one line that says who runs such a file.
+        emit: writes a graph.
+        refusals: node -> reason for every node that `emit` would refuse.
+    """
+
+    name: str
+    suffix: str
+    summary: str
+    emit: Emit
+    refusals: Refusals
+
+
+def collect(graph: Graph, emit: Callable[[str], None]) -> dict[str, str]:
+    """Emit every node in data-flow order and return the reason of each that was refused."""
+    refused: dict[str, str] = {}
+    for name in graph.order:
+        try:
+            emit(name)
+        except Unsupported as reason:
+            refused[name] = str(reason)
+    return refused
+
+
+def insist(graph: Graph, target: str, refused: dict[str, str]) -> None:
+    """Raise Unsupported naming target, every refused node and its reason, if there is one."""
+    if refused:
+        clauses = "; ".join(
+            f"{type(graph.nodes[name]).__name__} {name!r}: {reason}" for name, reason in refused.items()
+        )
+        raise Unsupported(
+            f"The target {target} cannot express {len(refused)} of {len(graph.nodes)} nodes. {clauses}."
+        )
+
+
+def no_rule(node: Node) -> Unsupported:
+    """Return why a target without a rule for a node refuses it, and the pass that would help."""
+    if node.dialect is Dialect.PARALLEL:
+        return Unsupported("it is a parallel node, which sees the whole sequence at once; run unroll")
+    return Unsupported(f"it has no form of {type(node).__name__}, and no pass replaces it")
+
+
+def facts(graph: Graph) -> dict[str, Any]:
+    """Return what every target writes beside the model: JSON facts by which a reader knows the graph again."""
+    return {
+        "digest": graph.digest,
+        "dtype": graph.dtype.name,
+        "history": list(graph.history),
+        "meta": dict(graph.meta),
+    }
+
+
+def producer_version() -> str:
+    """Return the version of this package; 0 in a checkout that is not installed."""
+    try:
+        return version("unscan")
+    except PackageNotFoundError:
+        return "0"

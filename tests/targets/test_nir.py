@@ -1,0 +1,218 @@
+import json
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+
+from tests.targets.networks import chain, feed_forward, lif, weight, zoo
+from unscan.compiler.errors import InvalidInput, Unsupported
+from unscan.compiler.ir import Edge, Graph
+from unscan.compiler.nodes import LI, Activation, BatchNorm, Flatten, Input, LIFScan, Linear, Output, Scale
+from unscan.targets.nir import DT, FORGETFUL, emit, encode, refusals
+
+
+def one(node, shape=(4,)):
+    return chain({"in": Input(shape), "it": node, "out": Output()})
+
+
+def walk(written: nir.NIRGraph, x):
+    """Run a NIR graph of Linear and LIF as NIR's equations say, Euler with dt, in float64, in alphabetical order."""
+    order = sorted(written.nodes)
+    before = {name: np.zeros(written.nodes[name].output_type["output"]) for name in order}
+    voltages = {name: np.zeros_like(value) for name, value in before.items()}
+    outputs = []
+    for x_t in x:
+        now = {}
+        for name in order:
+            node = written.nodes[name]
+            fed = sum(
+                (now[a] if a in now else before[a] for a, b in written.edges if b == name), np.zeros(())
+            )
+            if isinstance(node, nir.Input):
+                now[name] = x_t
+            elif isinstance(node, nir.Linear | nir.Affine):
+                now[name] = node.weight.astype(np.float64) @ fed + getattr(node, "bias", 0)
+            elif isinstance(node, nir.LIF):
+                v = voltages[name] + DT / node.tau * (node.r * fed - voltages[name])
+                now[name] = (v > node.v_threshold).astype(np.float64)
+                voltages[name] = np.where(v > node.v_threshold, 0, v)
+            else:
+                now[name] = fed
+        before = now
+        outputs.append(now["output"])
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize(
+    ("reset", "phase"), [("none", "now"), ("subtract", "now"), ("subtract", "next"), ("zero", "now")]
+)
+@pytest.mark.parametrize("gain", ["1", "1-beta"])
+@pytest.mark.parametrize("beta", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize("readout", [False, True])
+def test_the_equations_of_the_file_are_those_of_the_graph(reset, phase, gain, beta, readout):
+    from unscan.runtime.executors.reference import Reference
+
+    if beta == 1 and gain == "1-beta":
+        return
+    graph = feed_forward(
+        reset=reset,
+        phase=phase,
+        gain=gain,
+        beta=beta,
+        readout=readout,
+        threshold=2.1 if beta == 1 else 0.2137,
+        fires=">",
+    )
+    x = (np.random.default_rng(3).random((63, 1, 12)) < 0.4).astype(np.float64)
+    truth = Reference(graph).run(x)
+    assert all(spikes.any() for spikes in truth.spikes.values())
+    got = walk(encode(graph), x[:, 0])
+    np.testing.assert_allclose(got, truth.outputs[:, 0], atol=1e-9)
+
+
+def test_names_stand_in_data_flow_order():
+    written = encode(feed_forward(reset="subtract", readout=True))
+    names = sorted(written.nodes)
+    assert names[0] == "input"
+    assert names[-1] == "output"
+    assert list(written.nodes) == names
+    forward = [(a, b) for a, b in written.edges if a < b]
+    backward = [(a, b) for a, b in written.edges if a > b]
+    assert {a.partition("_")[2] for a, _ in backward} == {"decay", "subtract"}
+    assert len(forward) == len(names) - 1
+    for a, b in backward:
+        ahead = next(i for i, edge in enumerate(written.edges) if edge[0] == b and "decay" not in edge[1])
+        assert "subtract" in a or written.edges.index((a, b)) < ahead
+
+
+@pytest.mark.parametrize("many", [2, 12, 40])
+def test_names_stay_in_order_in_deep_networks(many):
+    nodes = {"in": Input((2,))} | {f"l{i}": lif(reset="subtract") for i in range(many)} | {"out": Output()}
+    written = encode(chain(nodes))
+    names = list(written.nodes)
+    assert names == sorted(names)
+    assert len(names) == 4 * many + 2
+
+
+def test_parameters_of_a_lif():
+    written = encode(one(lif(beta=0.9, threshold=1.5, reset="zero", fires=">")))
+    (neuron,) = (node for node in written.nodes.values() if isinstance(node, nir.LIF))
+    np.testing.assert_allclose(neuron.tau, np.full(4, DT / 0.1))
+    np.testing.assert_allclose(neuron.v_threshold, 0.15)
+    assert set(neuron.r) == {1.0}
+    assert set(neuron.v_reset) == set(neuron.v_leak) == {0.0}
+    written = encode(one(lif(beta=0.9, threshold=1.5, reset="zero", fires=">", gain="1-beta")))
+    np.testing.assert_allclose(written.nodes["n00_lif"].v_threshold, 1.5)
+
+
+def test_a_tie_that_fires_is_one_float32_lower():
+    for fires, wanted in ((">", np.float32(1.5)), (">=", np.nextafter(np.float32(1.5), np.float32(0)))):
+        neuron = encode(one(lif(threshold=1.5, reset="none", fires=fires))).nodes["n02_threshold"]
+        assert set(neuron.v_threshold) == {float(wanted)}
+        assert set(neuron.tau) == {FORGETFUL}
+
+
+def test_the_metadata_says_what_nir_cannot():
+    graph = feed_forward(dtype=np.float32, reset="subtract", phase="next")
+    known = json.loads(encode(graph).metadata["unscan"])
+    assert known["digest"] == graph.digest
+    assert known["dt"] == DT
+    assert known["dtype"] == "float32"
+    assert known["meta"] == {"task": "test", "decision": "sum"}
+    settings = {name: held for name, _, held in known["nodes"]}
+    assert settings["hidden.0"] == {
+        "gain": "1",
+        "reset": "subtract",
+        "phase": "next",
+        "fires": ">=",
+        "trained_reset": "none",
+    }
+
+
+REFUSED = {
+    "per-channel threshold": (lif(threshold=[1.0, 2, 3, 4]), "run fold-threshold"),
+    "per-channel decay": (lif(beta=[0.1, 0.2, 0.3, 0.4], reset="zero"), "restore-reset"),
+    "zero, next": (lif(reset="zero", phase="next"), "run restore-reset with phase now"),
+    "norm": (BatchNorm(*(np.ones(4) for _ in range(4))), "run fold-norm"),
+    "activation": (Activation("relu"), "deploy with the target onnx"),
+    "parallel": (LIFScan(beta=np.float64(0.9), threshold=np.float64(1)), "run unroll"),
+    "blurred decay": (lif(beta=1e-6, reset="zero"), "scales its threshold wrongly"),
+    "no input": (lif(beta=1.0, reset="zero", gain="1-beta"), "shuts its input out"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_said_is_refused_with_the_remedy(tmp_path: Path, case):
+    node, remedy = REFUSED[case]
+    graph = one(node)
+    assert list(refusals(graph)) == ["it"]
+    assert remedy in refusals(graph)["it"]
+    with pytest.raises(
+        Unsupported, match=f"target nir cannot express 1 of 3 nodes. {type(node).__name__} 'it': "
+    ):
+        emit(graph, tmp_path / "model.nir")
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_than_one_axis_is_refused_where_a_linear_would_stand_in():
+    assert "one axis" in refusals(one(lif(reset="subtract"), (2, 2)))["it"]
+    assert "one axis" in refusals(one(LI(beta=np.float64(0.5)), (2, 2)))["it"]
+    assert "flattens (2, 2)" in refusals(one(Flatten(), (2, 2)))["it"]
+    assert refusals(one(lif(reset="zero"), (2, 2))) == {}
+    assert refusals(one(Flatten())) == {}
+
+
+def test_every_refusal_is_listed_in_data_flow_order():
+    assert list(refusals(zoo())) == [
+        "scale in",
+        "flat",
+        "norm",
+        "lif0",
+        "lif1",
+        "w2",
+        "relu",
+        "tanh",
+        "lif2",
+        "sigmoid",
+        "silu",
+        "gelu",
+        "w4",
+    ]
+
+
+def test_a_join_and_a_dead_end_are_refused():
+    nodes = {"in": Input((3,)), "a": Linear(np.eye(3)), "b": Linear(np.eye(3)), "out": Output()}
+    join = Graph(nodes, [Edge("in", "a"), Edge("a", "b"), Edge("a", "out"), Edge("b", "out")])
+    assert "adds a and b" in refusals(join)["out"]
+    dead = Graph(nodes, [Edge("in", "a"), Edge("in", "b"), Edge("a", "out")])
+    assert refusals(dead) == {"b": "it does not lead to the output; run prune-dead"}
+
+
+def test_a_scale_is_a_diagonal_linear():
+    rng = np.random.default_rng(0)
+    graph = chain(
+        {
+            "in": Input((4,)),
+            "w": Linear(weight(rng, 4, 4, np.float64)),
+            "it": Scale(np.arange(4.0)),
+            "out": Output(),
+        }
+    )
+    np.testing.assert_array_equal(encode(graph).nodes["n01_scale"].weight, np.diag(np.arange(4.0)))
+
+
+def test_an_unknown_profile_is_refused(tmp_path: Path):
+    with pytest.raises(InvalidInput, match="no NIR profile 'sinabs'; the profiles are portable"):
+        emit(feed_forward(), tmp_path / "model.nir", profile="sinabs")
+
+
+def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch):
+    def fail(path, _):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(nir, "write", fail)
+    with pytest.raises(OSError, match="disk full"):
+        emit(feed_forward(), tmp_path / "model.nir")
+    assert not list(tmp_path.iterdir())
