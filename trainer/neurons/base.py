@@ -1,0 +1,148 @@
+"""What every neuron layer shares: numbers that stay in bounds, sequences and states of the right shape."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unscan.compiler.errors import InvalidInput
+
+Values = float | Sequence[float] | Tensor
+
+
+class _Bound(torch.autograd.Function):
+    """Clamp forward; pass the gradient backward unchanged, so that a number at its bound can leave it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, low: float, high: float | None) -> Tensor:
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None
+
+
+class Neuron(nn.Module):
+    """A layer of C neurons with a decay beta, and possibly a threshold.
+
+    The stored number is the deployed one: nothing is re-parametrised, so float32 weights read as float64 are
+    the same model. While it learns, a number may be stepped past its bound; what is used is the bound.
+    """
+
+    def __init__(self, channels: int, beta: Values, learn_beta: bool) -> None:
+        super().__init__()
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+            raise InvalidInput(
+                f"{self._name} has channels={channels!r}, but it needs a whole number from 1 up."
+            )
+        self.channels = channels
+        self._store("beta", beta, learn_beta, 0.0, 1.0)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _store(self, name: str, values: Values, learn: bool, low: float, high: float | None) -> None:
+        """Check one number, or one per channel, and keep it as `stored_<name>`: a parameter if it learns."""
+        try:
+            number = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInput(
+                f"{self._name}: {name} is {values!r}, which is not a number or a list of them."
+            ) from error
+        if number.shape not in ((), (self.channels,)):
+            raise InvalidInput(
+                f"{self._name}: {name} has shape {tuple(number.shape)}, but it must be one number or one for "
+                f"each of the {self.channels} channels, ({self.channels},)."
+            )
+        top = torch.inf if high is None else high
+        wrong = ~((number >= low) & (number <= top) & number.isfinite())
+        if wrong.any():
+            bounds = "greater than 0 and finite" if high is None else f"from {low:g} to {top:g}"
+            raise InvalidInput(
+                f"{self._name}: {name} is {number[wrong].flatten()[0].item()}, but it must be {bounds}."
+            )
+        if learn:
+            self.register_parameter(f"stored_{name}", nn.Parameter(number))
+        else:
+            self.register_buffer(f"stored_{name}", number)
+
+    def _bounded(self, name: str, low: float, high: float | None) -> Tensor:
+        stored: Tensor = getattr(self, f"stored_{name}")
+        if stored.device.type == "cpu" and stored.isnan().any():
+            raise InvalidInput(
+                f"{self._name}: {name} has become NaN. Training diverged before this call: lower the learning rate, "
+                f"clip gradients, or go back to a checkpoint."
+            )
+        if not stored.requires_grad:
+            return stored.clamp(low, high)
+        bounded: Tensor = _Bound.apply(stored, low, high)  # type: ignore[no-untyped-call]
+        return bounded
+
+    @property
+    def beta(self) -> Tensor:
+        """The decay of one step, () or (C,), in [0, 1]."""
+        return self._bounded("beta", 0.0, 1.0)
+
+    def _state(self, lanes: Tensor, state: Tensor | None) -> Tensor:
+        """The state to start from, for inputs of one step like `lanes` (..., C); None is zeros."""
+        if lanes.shape[-1:] != (self.channels,):
+            raise InvalidInput(
+                f"{self._name} has {self.channels} channels, but its input ends in {tuple(lanes.shape[-1:])}: "
+                f"a step is (B, {self.channels}), a sequence (T, B, {self.channels})."
+            )
+        if not lanes.is_floating_point():
+            raise InvalidInput(
+                f"{self._name}: the input is {lanes.dtype}, but it must be floating point: x.float()."
+            )
+        if lanes.numel() == 0:
+            raise InvalidInput(
+                f"{self._name}: the input of a step is empty, {tuple(lanes.shape)}: no sample in it."
+            )
+        if state is None:
+            return lanes.new_zeros(lanes.shape)
+        if state.shape != lanes.shape:
+            raise InvalidInput(
+                f"{self._name}: the state has shape {tuple(state.shape)}, but a step of the input has "
+                f"{tuple(lanes.shape)}. Hand in what the last call returned, or None to start from zeros."
+            )
+        return state.to(lanes.dtype)
+
+    def _sequence(self, x: Tensor, state: Tensor | None) -> Tensor:
+        """Check a sequence (T, ..., C) and return the state to start from."""
+        if x.dim() < 2:
+            raise InvalidInput(
+                f"{self._name}: the input has shape {tuple(x.shape)}, but a sequence is (T, B, {self.channels}), time "
+                f"first. For a single step call .step(x)."
+            )
+        if x.shape[0] == 0:
+            raise InvalidInput(
+                f"{self._name}: the sequence {tuple(x.shape)} has no steps; T must be at least 1."
+            )
+        return self._state(x[0], state)
+
+    def extra_repr(self) -> str:
+        """Show the settings in a model's printout."""
+        return f"{self.channels}"
+
+
+class SpikingNeuron(Neuron):
+    """A neuron layer with a threshold."""
+
+    def __init__(
+        self, channels: int, beta: Values, threshold: Values, learn_beta: bool, learn_threshold: bool
+    ) -> None:
+        super().__init__(channels, beta, learn_beta)
+        self._store("threshold", threshold, learn_threshold, torch.finfo(torch.float32).tiny, None)
+
+    @property
+    def threshold(self) -> Tensor:
+        """The membrane at which a neuron fires, () or (C,), greater than 0."""
+        return self._bounded("threshold", torch.finfo(torch.float32).tiny, None)
+
+
+def answer(spikes: Tensor, membrane: Tensor | None, state: Tensor | None) -> Tensor | tuple[Tensor, ...]:
+    """Return the spikes alone, or with what else was asked for, in this order."""
+    extra = tuple(value for value in (membrane, state) if value is not None)
+    return (spikes, *extra) if extra else spikes

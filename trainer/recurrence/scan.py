@@ -1,0 +1,147 @@
+"""The leak without a reset as one fused pass: u_t = beta u_{t-1} + x_t, forward and backward.
+
+Backward is the same scan in the other direction: with d_t the gradient handed in, D_t = d_t + beta D_{t+1} is
+the gradient of x_t, beta D_0 that of the initial state, and sum_t D_t u_{t-1} that of beta. u is the output, so
+nothing else is kept.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from numba import njit
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from unscan.trainer.recurrence.fused import runs_fused
+from unscan.trainer.recurrence.lanes import (
+    fresh,
+    from_tiles,
+    padded,
+    run_tiles,
+    tile_width,
+    to_tiles,
+    unpadded,
+)
+from unscan.trainer.recurrence.naive import li_loop
+
+_BLOCK = 32  # steps that one tile advances before the next tile's turn
+
+
+@cache
+def _forward(width: int) -> Callable[..., None]:
+    """Build the forward kernel; `state` holds u_0 and ends as u_T."""
+
+    def forward(x: Any, beta: Any, state: Any, u: Any, first: Any, last: Any) -> None:
+        steps, lanes = x.shape
+        for begin in range(0, steps, _BLOCK):
+            for k in range(first, last):
+                left = min(k * width, lanes - width)
+                b = beta[k]
+                now = state[k]
+                for t in range(begin, min(steps, begin + _BLOCK)):
+                    xt = x[t, left : left + width]
+                    ut = u[t, left : left + width]
+                    for i in range(width):
+                        v = b[i] * now[i] + xt[i]
+                        ut[i] = v
+                        now[i] = v
+
+    kernel: Callable[..., None] = njit(nogil=True, cache=True, error_model="numpy")(forward)
+    return kernel
+
+
+@cache
+def _backward(learn: bool, width: int) -> Callable[..., None]:
+    """Build the backward kernel; `back` holds what comes from beyond the end and ends as the state's gradient."""
+
+    def backward(
+        du: Any, beta: Any, state: Any, u: Any, back: Any, dx: Any, dbeta: Any, first: Any, last: Any
+    ) -> None:
+        steps, lanes = du.shape
+        for beyond in range(steps, 0, -_BLOCK):
+            for k in range(first, last):
+                left = min(k * width, lanes - width)
+                b = beta[k]
+                d = back[k]
+                u0 = state[k]
+                db = dbeta[k if learn else 0]
+                for j in range(min(beyond, _BLOCK)):
+                    t = beyond - 1 - j
+                    dut = du[t, left : left + width]
+                    dxt = dx[t, left : left + width]
+                    for i in range(width):
+                        total = dut[i] + d[i]
+                        dxt[i] = total
+                        d[i] = b[i] * total
+                    if learn and t > 0:
+                        before = u[t - 1, left : left + width]
+                        for i in range(width):
+                            db[i] += dxt[i] * before[i]
+                    if learn and t == 0:
+                        for i in range(width):
+                            db[i] += dxt[i] * u0[i]
+
+    kernel: Callable[..., None] = njit(nogil=True, cache=True, error_model="numpy")(backward)
+    return kernel
+
+
+class _Scan(torch.autograd.Function):
+    """The two kernels under autograd. beta comes as (C,), the state in the shape of one step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, state: Tensor, beta: Tensor) -> Tensor:
+        steps, lanes = x.shape[0], x.shape[1:].numel()
+        width = tile_width(lanes)
+        rows, decay = padded(x), to_tiles(beta, lanes, width)
+        start = to_tiles(state.reshape(-1), lanes, width)
+        u = fresh(steps, rows.shape[1], x.dtype)
+        run_tiles(_forward(width), len(decay), rows.numel(), rows.detach(), decay, start.clone(), u)
+        output = unpadded(u, x.shape)
+        ctx.learn = bool(ctx.needs_input_grad[2])
+        ctx.channels = beta.numel()
+        ctx.save_for_backward(decay, start, *([output] if ctx.learn else []))
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, du: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        decay, start, *kept = ctx.saved_tensors
+        shape, lanes = du.shape, du.shape[1:].numel()
+        width = decay.shape[1]
+        rows = padded(du)
+        u = padded(kept[0]) if ctx.learn else rows[:1]
+        back = torch.zeros_like(decay)
+        dx = fresh(shape[0], rows.shape[1], rows.dtype)
+        dbeta = (
+            torch.zeros_like(decay, dtype=torch.float64) if ctx.learn else decay.new_zeros(1, width).double()
+        )
+        run_tiles(
+            _backward(ctx.learn, width),
+            len(decay),
+            rows.numel(),
+            rows.detach(),
+            decay,
+            start,
+            u.detach(),
+            back,
+            dx,
+            dbeta,
+        )
+        dstate = from_tiles(back, lanes).reshape(shape[1:])
+        learned = (
+            from_tiles(dbeta, lanes).reshape(-1, ctx.channels).sum(0).to(du.dtype) if ctx.learn else None
+        )
+        return unpadded(dx, shape), dstate, learned
+
+
+def scan(x: Tensor, state: Tensor, beta: Tensor) -> Tensor:
+    """u_t = beta u_{t-1} + x_t for all t: x (T, ..., C), state (..., C), beta () or (C,) -> (T, ..., C).
+
+    Equals `naive.li_loop` bit for bit forward; what the kernels cannot take (see `fused.runs_fused`) goes through it.
+    """
+    if not runs_fused(x):
+        return li_loop(x, state, beta)
+    u: Tensor = _Scan.apply(x, state, beta.expand(x.shape[-1]))  # type: ignore[no-untyped-call]
+    return u
