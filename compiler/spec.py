@@ -53,7 +53,8 @@ def faults(graph: Graph, dialect: Dialect | None = None) -> Iterator[str]:
             if isinstance(node, owner) and not holds(node):
                 yield f"{type(node).__name__} {name!r} breaks the rule that {invariant}"
         if dialect and node.dialect not in (dialect, Dialect.ANY):
-            yield f"{type(node).__name__} {name!r} is {node.dialect}, wanted {dialect} nodes only"
+            remedy = "; run unroll" if dialect is Dialect.ITERATIVE else ""
+            yield f"{type(node).__name__} {name!r} is {node.dialect}, wanted {dialect} nodes only{remedy}"
         if isinstance(node, Output) and graph.out_of(name):
             yield f"Output {name!r} feeds {graph.out_of(name)[0].target!r}"
 

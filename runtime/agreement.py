@@ -111,7 +111,7 @@ class Mismatch:
         neuron = self.neuron[0] if len(self.neuron) == 1 else self.neuron
         return (
             f"step {self.step}, sample {self.sample}, layer {self.node}, neuron {neuron}: membranes "
-            f"{self.membrane_a:.9g} and {self.membrane_b:.9g}, {self.distance:.3g} from the threshold "
+            f"{self.membrane_a:.7g} and {self.membrane_b:.7g}, {self.distance:.3g} from the threshold "
             f"{self.threshold:g}"
         )
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from unscan.compiler.errors import Unsupported
 from unscan.compiler.ir import Array, Graph, Kind, Node, Signal
-from unscan.compiler.nodes import Activation, BatchNorm, Input, Linear, Output, Scale
+from unscan.compiler.nodes import Activation, BatchNorm, Flatten, Input, Linear, Output, Scale
 from unscan.compiler.nodes.neurons import Leaky, Spiking
 
 
@@ -135,8 +136,11 @@ def cost(node: Node, sources: Sources, sent: int, slots: int) -> Operations:
         sources: what fed it, with the events of each neuron.
         sent: how often its own neurons sent something.
         slots: its neurons x steps x samples.
+
+    Raises:
+        Unsupported: a node whose cost is not defined.
     """
-    return Operations()
+    raise Unsupported(f"The operations of a {type(node).__name__} are not defined.")
 
 
 @cost.register
@@ -185,5 +189,5 @@ def _(node: Spiking, sources: Sources, sent: int, slots: int) -> Operations:
 
 
 @cost.register
-def _(node: Input | Output, sources: Sources, sent: int, slots: int) -> Operations:
+def _(node: Input | Output | Flatten, sources: Sources, sent: int, slots: int) -> Operations:
     return Operations()

@@ -2,7 +2,8 @@
 
 Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, 45 nm, 0.9 V. An AC is one
 addition, a MAC a multiplication and an addition. Reads and writes of weights and states are taken from an
-8 KB SRAM, and shown apart: publications leave them out, and a deployment pays for them.
+8 KB SRAM (5 pJ for 32 bits; for 16 and 8 bits in proportion, which is our assumption), and shown apart:
+publications leave them out, and a deployment pays for them.
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ TABLES = {
 DEFAULT = "horowitz-45nm-float32"
 
 
+def find(name: str) -> Table:
+    """Return the table of a name. Raises InvalidInput where there is none, listing those there are."""
+    if name not in TABLES:
+        raise InvalidInput(f"There is no energy table {name!r}; choose one of {', '.join(TABLES)}.")
+    return TABLES[name]
+
+
 @dataclass(frozen=True)
 class Energy:
     """Modelled energy in joules.
@@ -74,9 +82,7 @@ class Energy:
     @classmethod
     def of(cls, counts: Counts | Operations, table: str = DEFAULT) -> Energy:
         """Model the energy of counted operations with a table by name. Raises InvalidInput where there is none."""
-        if table not in TABLES:
-            raise InvalidInput(f"There is no energy table {table!r}; choose one of {', '.join(TABLES)}.")
-        cost = TABLES[table]
+        cost = find(table)
         done = counts.total if isinstance(counts, Counts) else counts
         return cls(
             table=table,

@@ -5,6 +5,7 @@ Exit codes: 0 done and within bounds; 1 done, and a bound is broken; 2 the user'
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def train(
     recipe: Path, out: Path | None, resume: bool, data_dir: Path | None, json_path: Path | None
 ) -> None:
     """Train the model that RECIPE describes."""
-    from unscan.show import console, table, write_json
+    from unscan.show import console, show, table, write_json
     from unscan.trainer.fit import fit
     from unscan.trainer.recipe import Recipe
 
@@ -101,9 +102,9 @@ def train(
         made.add_row(f"spike rate of {name}", f"{rate:.2%}")
     made.add_row("parameters", f"{result.parameters:,}")
     made.add_row(f"minutes for {result.epochs} epochs", f"{result.seconds / 60:.1f}")
-    console.print(made)
+    show(made)
     console.print(f"Next: unscan compile {out} -o {out.name}.unscan", highlight=False)
-    write_json(json_path, result.to_json())
+    write_json(json_path, json.loads(result.files.result.read_text(encoding="utf-8")))
 
 
 @main.command("compile")
@@ -130,7 +131,7 @@ def compile_(
 ) -> None:
     """Compile a trained run, or a .nir or .unscan file, into the graph that is deployed."""
     from unscan.compiler.pipeline import compile_graph
-    from unscan.show import console, graph_table
+    from unscan.show import console, graph_table, show
     from unscan.sources import read_graph, read_samples
 
     if phase and not reset:
@@ -149,7 +150,7 @@ def compile_(
         )
     compiled = compile_graph(graph, reset=reset, phase=phase, threshold=threshold, judge=judge)
     compiled.save(output)
-    console.print(graph_table(compiled, f"{output}, compiled from {source}"))
+    show(graph_table(compiled, f"{output}, compiled from {source}"))
     for line in compiled.history:
         console.print(f"  {line}", highlight=False)
 
@@ -161,16 +162,17 @@ def compile_(
 @json_option
 def inspect(source: Path, svg: Path | None, dt: float | None, json_path: Path | None) -> None:
     """Show what a run, .unscan or .nir file holds: nodes, signals, neurons, history."""
-    from unscan.show import console, graph_table, neurons_line, states_line, write_json
+    from unscan.show import console, graph_table, neurons_line, show, states_line, write_json
     from unscan.sources import read_graph
 
     graph = read_graph(source, dt=dt)
-    console.print(graph_table(graph, str(source)))
+    show(graph_table(graph, str(source)))
     console.print(
         f"{neurons_line(graph)}; {states_line(graph)}; numbers are {graph.dtype}; digest {graph.digest[:12]}"
     )
-    for key, value in graph.meta.items():
-        console.print(f"  {key}: {value}", highlight=False)
+    for key in ("task", "decision"):
+        if key in graph.meta:
+            console.print(f"  {key}: {graph.meta[key]}", highlight=False)
     for line in graph.history:
         console.print(f"  {line}", highlight=False)
     if svg:
@@ -208,7 +210,7 @@ def inspect(source: Path, svg: Path | None, dt: float | None, json_path: Path | 
 @json_option
 def check(source: Path, target: str, dt: float | None, json_path: Path | None) -> None:
     """Say of each node, in data-flow order, whether a target can carry it, and why not."""
-    from unscan.show import console, table, write_json
+    from unscan.show import console, show, table, write_json
     from unscan.sources import read_graph
     from unscan.targets import find
 
@@ -220,7 +222,7 @@ def check(source: Path, target: str, dt: float | None, json_path: Path | None) -
         made.add_row(
             name, type(graph.nodes[name]).__name__, "no" if name in refused else "yes", refused.get(name, "")
         )
-    console.print(made)
+    show(made)
     write_json(
         json_path, {"target": target, "deployable": not refused, "refused": refused, "nodes": graph.order}
     )
@@ -283,11 +285,12 @@ def simulate(
 
     from unscan.compiler.storage import writing
     from unscan.runtime.decision import accuracy
-    from unscan.runtime.energy import DEFAULT, Energy
+    from unscan.runtime.energy import DEFAULT, Energy, find
     from unscan.runtime.simulate import simulate
-    from unscan.show import console, counts_table, energy_table, neurons_line, progress, write_json
+    from unscan.show import console, counts_table, energy_table, neurons_line, progress, show, write_json
     from unscan.sources import read_graph, read_samples
 
+    energies = find(energy_name or DEFAULT)
     graph = read_graph(source)
     data = read_samples(graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=samples)
     with progress(f"simulate, {using}") as bar:
@@ -311,9 +314,9 @@ def simulate(
     if run.counts is None:
         console.print("This executor counts no operations; the event executor does.")
     else:
-        energy = Energy.of(run.counts, energy_name or DEFAULT)
-        console.print(counts_table(run.counts, f"Operations over {count} samples of {data.x.shape[0]} steps"))
-        console.print(energy_table(energy, count))
+        energy = Energy.of(run.counts, energies.name)
+        show(counts_table(run.counts, f"Operations over {count} samples of {data.x.shape[0]} steps"))
+        show(energy_table(energy, count))
         document |= {"counts": run.counts.to_json(), "energy": energy.to_json()}
     if output is not None:
         arrays = {"outputs": run.outputs, **{f"spikes/{k}": v for k, v in run.spikes.items()}}
@@ -343,12 +346,21 @@ def verify(
 ) -> None:
     """Compare the spikes of the trained MODEL (a run's folder) with those of the DEPLOYED graph.
 
-    At 64 bits every spike must be equal; at 32 bits a sample may part where a membrane is within 1e-6 of its
-    threshold, and such ties are listed. Exit code 1 where that does not hold.
+    Both run at 64 bits and as they are shipped. A sample may part where a membrane is within 1e-6 of its
+    threshold, and such ties are listed; any other difference, or a silent layer, gives exit code 1.
     """
     from unscan.runtime.verify import AGAINST, PRECISIONS
     from unscan.runtime.verify import verify as run
-    from unscan.show import console, explain, layers_table, neurons_line, progress, verify_table, write_json
+    from unscan.show import (
+        console,
+        explain,
+        layers_table,
+        neurons_line,
+        progress,
+        show,
+        verify_table,
+        write_json,
+    )
     from unscan.sources import read_graph, read_run, read_samples
 
     trained = read_run(model).model if model.is_dir() else read_graph(model)
@@ -364,9 +376,9 @@ def verify(
             precisions=PRECISIONS if precision == "both" else [int(precision)],
             progress=bar,
         )
-    console.print(verify_table(found, f"{model} and {deployed} on {data.description}"))
+    show(verify_table(found, f"{model} and {deployed} on {data.description}"))
     console.print(f"Deployed: {neurons_line(graph)}")
-    console.print(layers_table(found.comparisons[0], f"By layer, {found.comparisons[0].executor}"))
+    show(layers_table(found.comparisons[0], f"By layer, {found.comparisons[0].executor}"))
     for line in explain(found):
         console.print(line, highlight=False)
     write_json(
@@ -384,14 +396,14 @@ def verify(
 def doctor(json_path: Path | None) -> None:
     """Say what this installation has, what it lacks, and what adds it."""
     from unscan.doctor import examine
-    from unscan.show import console, table, write_json
+    from unscan.show import show, table, write_json
 
     findings = examine()
     made = table("unscan doctor", "part", "found", "for", "to do")
     for finding in findings:
         missing = not finding.well or finding.found in ("missing", "not set")
         made.add_row(finding.part, finding.found, finding.use, finding.remedy if missing else "")
-    console.print(made)
+    show(made)
     write_json(json_path, {"parts": [vars(finding) for finding in findings]})
     if not all(finding.well for finding in findings):
         sys.exit(1)
@@ -399,12 +411,12 @@ def doctor(json_path: Path | None) -> None:
 
 def listing(title: str, rows: dict[str, str]) -> None:
     """Print names with what they are."""
-    from unscan.show import console, table
+    from unscan.show import show, table
 
     made = table(title, "name", "what it is")
     for name, what in rows.items():
         made.add_row(name, what)
-    console.print(made)
+    show(made)
 
 
 def first_line(thing: Any) -> str:
@@ -447,18 +459,11 @@ def neurons() -> None:
 
 
 @main.command()
-@data_option
-def tasks(data_dir: Path | None) -> None:
-    """List the tasks to train on, with their split where the data is here."""
-    from unscan.trainer.tasks import TASKS, load
+def tasks() -> None:
+    """List the tasks to train on."""
+    from unscan.trainer.tasks import TASKS
 
-    rows = {}
-    for name in TASKS:
-        try:
-            rows[name] = load(name, data_dir=data_dir).description
-        except UnscanError as fault:
-            rows[name] = f"not here: {fault}"
-    listing("Tasks", rows)
+    listing("Tasks", {name: first_line(loader()) for name, loader in TASKS.items()})
 
 
 @main.command()

@@ -9,7 +9,18 @@ from pathlib import Path
 from unscan.compiler.pipeline import compile_graph
 from unscan.runtime.energy import Energy
 from unscan.runtime.verify import AGAINST, Verification, verify
-from unscan.show import console, counts_table, explain, f1, joules, neurons_line, progress, table, write_json
+from unscan.show import (
+    console,
+    counts_table,
+    explain,
+    f1,
+    joules,
+    neurons_line,
+    progress,
+    show,
+    table,
+    write_json,
+)
 from unscan.sources import read_run, read_samples, traced
 from unscan.targets import export
 from unscan.trainer.fit import fit
@@ -45,7 +56,7 @@ def demo(out: Path) -> bool:
         found = verify(run.model, deployed, data.x, AGAINST, labels=data.labels, progress=bar)
     write_json(out / "verify.json", found.to_json())
     console.print()
-    show(found, data.description)
+    summarise(found, data.description)
     for line in explain(found):
         console.print(line, highlight=False)
     names = "checkpoints/last.ckpt, model.unscan, model.nir, model.onnx, model-scan.onnx, verify.json"
@@ -53,7 +64,7 @@ def demo(out: Path) -> bool:
     return found.holds
 
 
-def show(found: Verification, data: str) -> None:
+def summarise(found: Verification, data: str) -> None:
     """Print the one table: each form of the model, how right it is, and what it costs."""
     counted = next(c for c in found.comparisons if c.executor == "event" and c.counts is not None)
     assert counted.counts is not None
@@ -83,9 +94,8 @@ def show(found: Verification, data: str) -> None:
                 f"{len(row.agreement.ties)} of {samples}" if row.agreement.partings else "none",
                 f"{row.agreement.output_absolute:.1g}",
             )
-    console.print(made)
-    console.print()
-    console.print(counts_table(counted.counts, "Counted event by event"))
+    show(made)
+    show(counts_table(counted.counts, "Counted event by event"))
     console.print(
         f"\nPer sample {done.acs / samples:,.0f} ACs and {done.macs / samples:,.0f} MACs, "
         f"{joules(energy.synaptic / samples)}; the dense network needs {done.dense_macs / samples:,.0f} MACs, "

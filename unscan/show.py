@@ -28,7 +28,8 @@ if not console.is_terminal:
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[str, float], None]]:
     """Show a progress bar on stderr, and yield a function of (what runs now, share done)."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    stderr = Console(stderr=True)
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda now, share: bar.update(task, description=now, completed=share)
 
@@ -42,12 +43,20 @@ def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
 
 def table(title: str, *columns: str, numbers: str = "") -> Table:
     """Return an empty table; `numbers` lists the columns that are aligned right."""
-    made = Table(
-        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
-    )
-    for column in columns:
-        made.add_column(column, justify="right" if column in numbers.split(",") else "left", overflow="fold")
+    made = Table(title=title, header_style="bold", box=None, pad_edge=False)
+    for place, column in enumerate(columns):
+        right = column in numbers.split(",")
+        made.add_column(
+            column, justify="right" if right else "left", overflow="fold", no_wrap=right or place == 0
+        )
     return made
+
+
+def show(made: Table) -> None:
+    """Print a table under its title, which may be wider than the table."""
+    title, made.title = made.title, None
+    console.print(f"\n[bold]{title}[/bold]", highlight=False)
+    console.print(made)
 
 
 def joules(value: float) -> str:
@@ -199,20 +208,25 @@ def explain(found: Verification) -> list[str]:
         "and the figures above are the gap."
         for name, (trained, deployed) in found.restored.items()
     ]
+    same: dict[str, list[str]] = {}
     for row in found.comparisons:
-        where = f"{row.executor} ({row.precision} bits)"
-        if row.agreement.silent:
-            said.append(
-                f"{where}: {', '.join(row.agreement.silent)} fired no spike; a silent layer proves nothing."
-            )
-        if not row.holds and row.agreement.first:
-            said.append(f"{where}: first mismatch at {row.agreement.first}.")
-        if row.holds and row.agreement.ties:
-            listed = "; ".join(map(str, row.agreement.ties[:3]))
-            more = len(row.agreement.ties) - 3
-            said.append(f"{where}: ties at {listed}{f'; and {more} more' if more > 0 else ''}.")
-        if not row.holds and row.gap is not None:
-            said.append(f"{where}: accuracy gap {row.gap:+.2%}.")
+        for line in _differences(row):
+            same.setdefault(line, []).append(f"{row.executor} ({row.precision} bits)")
+    return said + [f"{', '.join(who)}: {line}" for line, who in same.items()]
+
+
+def _differences(row: Comparison) -> list[str]:
+    said = []
+    if row.agreement.silent:
+        said.append(f"{', '.join(row.agreement.silent)} fired no spike; a silent layer proves nothing.")
+    if not row.holds and row.agreement.first:
+        said.append(f"first mismatch at {row.agreement.first}.")
+    if row.holds and row.agreement.ties:
+        listed = "; ".join(map(str, row.agreement.ties[:3]))
+        more = len(row.agreement.ties) - 3
+        said.append(f"ties at {listed}{f'; and {more} more' if more > 0 else ''}.")
+    if not row.holds and row.gap is not None:
+        said.append(f"accuracy gap {row.gap:+.2%}.")
     return said
 
 

@@ -104,35 +104,12 @@ def _(module: nn.SiLU) -> Chain:
 
 @nodes_of.register
 def _(module: Leaky) -> Chain:
-    return [
-        (
-            "",
-            LIFScan(
-                beta=array(module.beta),
-                threshold=array(module.threshold),
-                reset=module.reset,
-                phase=module.phase,
-                fires=module.fires,
-                gain=module.gain,
-            ),
-        )
-    ]
+    return [("", LIFScan(**settings_of(module, "reset", "phase", "fires", "gain")))]
 
 
 @nodes_of.register
 def _(module: StateLeaky) -> Chain:
-    return [
-        (
-            "",
-            LIFConvolution(
-                beta=array(module.beta),
-                threshold=array(module.threshold),
-                reset="none",
-                fires=module.fires,
-                gain=module.gain,
-            ),
-        )
-    ]
+    return [("", LIFConvolution(reset="none", **settings_of(module, "fires", "gain")))]
 
 
 @nodes_of.register
@@ -146,7 +123,13 @@ def _(module: LinearLeaky) -> Chain:
 
 @nodes_of.register
 def _(module: LeakyIntegrator) -> Chain:
-    return [("", LIConvolution(beta=array(module.beta), gain=module.gain))]
+    return [("", LIConvolution(**settings_of(module, "gain")))]
+
+
+def settings_of(neuron: Leaky | StateLeaky | LeakyIntegrator, *names: str) -> dict[str, Any]:
+    """Return a neuron's numbers as arrays, and its settings of the given names."""
+    numbers = [name for name in ("beta", "threshold") if hasattr(neuron, name)]
+    return {name: array(getattr(neuron, name)) for name in numbers} | {n: getattr(neuron, n) for n in names}
 
 
 LEAVES = {kind.__name__: kind for kind in nodes_of.registry if kind is not object}

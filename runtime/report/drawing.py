@@ -8,7 +8,7 @@ from unscan.compiler.ir import Graph, Kind, Node
 from unscan.compiler.nodes import Input, Linear, Output
 from unscan.compiler.nodes.neurons import Leaky, Spiking
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, LEGEND = 210, 58, 36, 46, 24, 34
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, LEGEND = 240, 58, 36, 46, 24, 34
 FILL = {"neuron": "#fde8cd", "synapse": "#dbe9f6", "boundary": "#e7e7e7", "other": "#f4f4f4"}
 DASH = {Kind.SPIKE: "2 4", Kind.GRADED: "8 4", Kind.REAL: ""}
 
@@ -78,7 +78,8 @@ def family(node: Node) -> str:
 def label(graph: Graph, name: str) -> tuple[str, str]:
     """Return the two lines in a node's box, short enough for it."""
     node = graph.nodes[name]
-    short = name if len(name) <= 14 else f"{name[:13]}…"
+    room = 26 - len(type(node).__name__)
+    short = name if len(name) <= room else f"…{name[1 - room :]}"
     shape = "x".join(map(str, graph.signals[name].shape))
     detail = shape
     if isinstance(node, Linear):

@@ -1,0 +1,242 @@
+"""The commands as a user types them: what they print, write and return, with right input and with wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from tests.graphs import two_layers
+from tests.test_tiny import RECIPE
+from unscan.cli import main
+from unscan.compiler.ir import Kind
+from unscan.compiler.storage import load
+
+
+def unscan(*arguments, code=0):
+    """Run a command, expect an exit code, and return what it printed."""
+    done = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=True)
+    assert done.exit_code == code, (done.output, done.exception)
+    if done.exception is not None:
+        assert isinstance(done.exception, SystemExit), done.exception
+    return done.output
+
+
+def refused(*arguments):
+    """Run a command with wrong input: exit code 2 and one paragraph, which is returned."""
+    said = unscan(*arguments, code=2)
+    assert said.startswith("unscan: ")
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a reset-free run, its graph deployed as trained and with the reset restored."""
+    folder = tmp_path_factory.mktemp("cli")
+    layers = [{"width": 20, "neuron": {"kind": "state_leaky", "beta": 0.9}, "norm": "batch"}]
+    recipe = {**RECIPE, "network": {"layers": layers, "readout": {"beta": 0.98}}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    said = unscan("train", folder / "tiny.yaml", "--out", folder / "run", "--json", folder / "train.json")
+    assert "test accuracy" in said
+    assert json.loads((folder / "train.json").read_text())["epochs"] == 1
+    unscan("compile", folder / "run", "-o", folder / "same.unscan")
+    said = unscan("compile", folder / "run", "-o", folder / "zero.unscan", "--reset", "zero", "--check")
+    assert "trained with reset none" in said.replace("\n", " ")
+    assert "F1 of spikes" in said
+    return folder
+
+
+def test_inspect_shows_nodes_and_draws_them(trained):
+    said = unscan(
+        "inspect", trained / "zero.unscan", "--svg", trained / "g.svg", "--json", trained / "i.json"
+    )
+    assert "layer1.neuron" in said
+    assert "reset zero (now), fires at u >= threshold" in said
+    drawing = (trained / "g.svg").read_text()
+    assert drawing.startswith("<svg")
+    assert drawing.count("<rect") == 1 + len(load(trained / "zero.unscan").nodes)
+    document = json.loads((trained / "i.json").read_text())
+    assert document["nodes"]["layer1.neuron"]["settings"]["trained_reset"] == "none"
+
+
+def test_verify_holds_for_the_model_as_trained(trained):
+    said = unscan(
+        "verify", trained / "run", trained / "same.unscan", "--samples", 30, "--json", trained / "v.json"
+    )
+    assert "fires the spikes of the trained model" in said
+    found = json.loads((trained / "v.json").read_text())
+    assert found["holds"]
+    assert len(found["comparisons"]) == 8
+
+
+def test_verify_breaks_on_a_restored_reset_and_says_where(trained):
+    said = unscan(
+        "verify", trained / "run", trained / "zero.unscan", "--samples", 30, "--against", "event", code=1
+    )
+    flat = " ".join(said.split())
+    assert "trained with reset none and is deployed with reset zero" in flat
+    assert "first mismatch at step" in flat
+    assert "layer layer1.neuron, neuron" in flat
+    assert "from the threshold 1" in flat
+    assert "accuracy gap" in flat
+
+
+def test_simulate_counts_and_writes(trained):
+    out, result = trained / "out.npz", trained / "s.json"
+    said = unscan("simulate", trained / "same.unscan", "--samples", 10, "--output", out, "--json", result)
+    assert "Accuracy" in said
+    document = json.loads(result.read_text())
+    with np.load(out) as arrays:
+        assert arrays["outputs"].shape == (64, 10, 10)
+        assert document["counts"]["total"]["spikes"] == arrays["spikes/layer1.neuron"].sum()
+        assert "state/layer1.neuron.u" in arrays
+    for executor in ("reference", "onnx", "onnx-scan"):
+        unscan("simulate", trained / "same.unscan", "--samples", 10, "--executor", executor)
+
+
+def test_simulate_takes_arrays(trained, tmp_path):
+    two_layers(kind=Kind.SPIKE).save(tmp_path / "g.unscan")
+    np.save(tmp_path / "x.npy", np.ones((5, 2, 6), bool))
+    assert "ACs" in unscan("simulate", tmp_path / "g.unscan", "--input", tmp_path / "x.npy")
+    assert "task" in refused("simulate", tmp_path / "g.unscan")
+    np.save(tmp_path / "x.npy", np.full((5, 2, 6), 0.5))
+    assert "takes spikes" in refused("simulate", tmp_path / "g.unscan", "--input", tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(("target", "suffix"), [("nir", "nir"), ("onnx", "onnx")])
+def test_export_and_check(trained, target, suffix):
+    path = trained / f"m.{suffix}"
+    assert "yes" in unscan("check", trained / "same.unscan", "--target", target)
+    assert str(path.name) in unscan("export", trained / "same.unscan", "-o", path)
+    assert path.stat().st_size > 1000
+
+
+def test_check_says_why_not_and_what_helps(trained):
+    said = unscan("check", trained / "run", "--target", "nir", "--json", trained / "c.json", code=1)
+    assert "run fold-norm" in " ".join(said.split())
+    document = json.loads((trained / "c.json").read_text())
+    assert document["deployable"] is False
+    assert "layer1.norm" in document["refused"]
+
+
+def test_a_nir_file_can_be_read_back(trained):
+    unscan("export", trained / "same.unscan", "-o", trained / "again.nir")
+    unscan("compile", trained / "again.nir", "-o", trained / "again.unscan")
+    assert load(trained / "again.unscan") == load(trained / "same.unscan")
+
+
+@pytest.mark.parametrize("command", ["passes", "targets", "executors", "neurons", "tasks", "energies"])
+def test_lists(command):
+    assert len(unscan(command).splitlines()) >= 3
+
+
+def test_doctor(tmp_path, monkeypatch):
+    said = unscan("doctor", "--json", tmp_path / "d.json")
+    assert "torch" in said
+    assert json.loads((tmp_path / "d.json").read_text())["parts"][0]["part"] == "python"
+    monkeypatch.setenv("UNSCAN_DATA", str(tmp_path / "ghost"))
+    assert "name a folder that exists" in unscan("doctor", code=1)
+
+
+def bad_recipe(folder, **changes):
+    path = folder / "bad.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return path
+
+
+WRONG = {
+    "missing file": (lambda f: ("inspect", f / "ghost.unscan"), "ghost.unscan"),
+    "missing run": (lambda f: ("compile", f / "ghost", "-o", f / "x.unscan"), "ghost"),
+    "a folder without a run": (lambda f: ("compile", f, "-o", f / "x.unscan"), "recipe.yaml"),
+    "truncated": (lambda f: ("inspect", cut(f)), "cut.unscan"),
+    "flipped": (lambda f: ("inspect", flip(f)), "flip.unscan"),
+    "newer format": (lambda f: ("inspect", newer(f)), "format version 99"),
+    "truncated nir": (lambda f: ("inspect", cut_nir(f)), "cut.nir"),
+    "unknown recipe key": (lambda f: ("train", bad_recipe(f, epoks=3), "--out", f / "x"), "epoks"),
+    "bad recipe value": (lambda f: ("train", bad_recipe(f, epochs=-3), "--out", f / "x"), "epochs"),
+    "unknown task": (lambda f: ("train", bad_recipe(f, task={"name": "mnst"}), "--out", f / "x"), "mnst"),
+    "missing recipe": (lambda f: ("train", f / "ghost.yaml", "--out", f / "x"), "ghost.yaml"),
+    "unknown target": (lambda f: ("check", f / "same.unscan", "--target", "loihi9"), "loihi9"),
+    "unknown suffix": (lambda f: ("export", f / "same.unscan", "-o", f / "x.foo"), ".nir"),
+    "parallel graph": (lambda f: ("export", f / "run", "-o", f / "x.onnx"), "unroll"),
+    "unknown executor": (lambda f: ("simulate", f / "same.unscan", "--executor", "gpu"), "gpu"),
+    "unknown energy": (lambda f: ("simulate", f / "same.unscan", "--samples", 2, "--energy", "free"), "free"),
+    "wrong shape": (lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5, 2, 7))), "(T, B, 1)"),
+    "nan input": (lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5, 2, 1), np.nan)), "finite"),
+    "labels that do not fit": (
+        lambda f: ("verify", f / "run", f / "same.unscan", "--input", array(f, (5, 2, 1)), "--labels",
+                   array(f, (3,), name="y")), "one label",
+    ),
+    "labels alone": (lambda f: ("verify", f / "run", f / "same.unscan", "--labels", array(f, (3,))), "--input"),
+    "no array": (lambda f: ("simulate", f / "same.unscan", "--input", f / "tiny.yaml"), "tiny.yaml"),
+    "phase without reset": (lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--phase", "next"), "--reset"),
+    "threshold of nothing": (lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--threshold", "0"), "greater"),
+    "output of another kind": (lambda f: ("compile", f / "run", "-o", f / "x.nir"), ".unscan"),
+    "form of another target": (lambda f: ("export", f / "same.unscan", "-o", f / "x.nir", "--form", "scan"), "onnx"),
+    "no such folder": (lambda f: ("compile", f / "run", "-o", f / "no" / "x.unscan"), "does not exist"),
+    "trained already": (lambda f: ("train", f / "tiny.yaml", "--out", f / "run"), "--resume"),
+    "NaN weights": (lambda f: ("compile", spoiled(f), "-o", f / "x.unscan"), "layer1.linear"),
+}  # fmt: skip
+
+
+def cut(folder):
+    path = folder / "cut.unscan"
+    path.write_bytes((folder / "same.unscan").read_bytes()[:-100])
+    return path
+
+
+def flip(folder):
+    path = folder / "flip.unscan"
+    content = bytearray((folder / "same.unscan").read_bytes())
+    content[-200] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def newer(folder):
+    path = folder / "newer.unscan"
+    content = (folder / "same.unscan").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"]["format"] = "99"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    return path
+
+
+def cut_nir(folder):
+    unscan("export", folder / "same.unscan", "-o", folder / "whole.nir")
+    path = folder / "cut.nir"
+    path.write_bytes((folder / "whole.nir").read_bytes()[:1500])
+    return path
+
+
+def array(folder, shape, value=0.5, name="x"):
+    np.save(folder / f"{name}.npy", np.full(shape, value))
+    return folder / f"{name}.npy"
+
+
+def spoiled(folder):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "spoiled"
+    shutil.copytree(folder / "run", path, dirs_exist_ok=True)
+    with safe_open(path / "model.safetensors", framework="numpy") as file:
+        header = file.metadata()
+    weights = load_file(path / "model.safetensors")
+    weights["layer1.linear.weight"][0, 0] = np.nan
+    save_file(weights, path / "model.safetensors", header)
+    return path
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_paragraph_that_names_the_thing_and_leaves_nothing(trained, case):
+    command, named = WRONG[case]
+    arguments = command(trained)
+    before = {p.name for p in trained.iterdir()}
+    assert named in refused(*arguments)
+    assert {p.name for p in trained.iterdir()} == before
