@@ -1,0 +1,109 @@
+import pytest
+import torch
+from torch import fx, nn
+
+from unscan.compiler.errors import InvalidInput
+from unscan.trainer.network import build, decide, start_as_clocks_
+from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
+from unscan.trainer.norm import SequenceBatchNorm
+from unscan.trainer.recipe import Network
+
+FULL = Network.model_validate(
+    {
+        "layers": [
+            {"width": 6, "neuron": {"kind": "leaky", "beta": 0.8, "beta_to": 0.98}, "start": "clocks"},
+            {"width": 6, "neuron": {"kind": "leaky", "reset": "subtract"}, "norm": "batch", "residual": True},
+            {"width": 5, "neuron": {"kind": "state_leaky", "fires": ">"}, "dropout": 0.5},
+        ],
+        "readout": {"beta": 0.95, "decision": "mean"},
+    }
+)
+
+
+class Leaves(fx.Tracer):
+    def is_leaf_module(self, module, name):
+        return isinstance(module, Leaky | StateLeaky | LeakyIntegrator) or super().is_leaf_module(
+            module, name
+        )
+
+
+def test_model_maps_sequences_to_outputs_of_each_step():
+    model = build(FULL, in_features=2, classes=4)
+    assert model(torch.randn(7, 3, 2)).shape == (7, 3, 4)
+    neuron = model.layer1.neuron
+    assert (neuron.reset, model.layer2.inner.neuron.reset, model.layer3.neuron.fires) == (
+        "zero",
+        "subtract",
+        ">",
+    )
+    assert neuron.beta[0].item() == pytest.approx(0.8)
+    assert neuron.beta[-1].item() == pytest.approx(0.98)
+    assert bool((neuron.beta.diff() > 0).all())
+
+
+def test_model_can_be_traced_with_the_neurons_as_leaves():
+    model = build(FULL, in_features=2, classes=4).eval()
+    graph = Leaves().trace(model)
+    called = [node.target for node in graph.nodes if node.op == "call_module"]
+    assert [name for name in called if name.endswith("neuron")] == [
+        "layer1.neuron",
+        "layer2.inner.neuron",
+        "layer3.neuron",
+    ]
+    assert called[-1] == "readout.integrator"
+    x = torch.randn(7, 3, 2)
+    assert torch.equal(fx.GraphModule(model, graph)(x), model(x))
+
+
+def test_residual_adds_the_input():
+    model = build(FULL, in_features=2, classes=4).eval()
+    x = (torch.rand(7, 3, 6) < 0.3).float()
+    assert torch.equal(model.layer2(x), x + model.layer2.inner(x))
+
+
+def test_residual_first_layer_needs_the_width_of_the_input():
+    network = Network.model_validate(
+        {"layers": [{"width": 6, "neuron": {"kind": "leaky"}, "residual": True}]}
+    )
+    build(network, in_features=6, classes=2)
+    with pytest.raises(InvalidInput, match=r"network\.layers\.0 is residual with width 6 on an input of 2"):
+        build(network, in_features=2, classes=2)
+
+
+def test_decision():
+    outputs = torch.arange(12.0).reshape(3, 2, 2)
+    assert torch.equal(decide(outputs, "last"), outputs[2])
+    assert torch.equal(decide(outputs, "mean"), outputs[1])
+
+
+@pytest.mark.parametrize("steps", [1, 63])
+def test_norm_is_over_time_and_batch(steps):
+    x = torch.randn(steps, 5, 3, dtype=torch.float64) * 4 + 2
+    norm = SequenceBatchNorm(3).double()
+    y = norm(x)
+    mean, variance = x.mean(dim=(0, 1)), x.var(dim=(0, 1), unbiased=False)
+    torch.testing.assert_close(y, (x - mean) / torch.sqrt(variance + 1e-5))
+    norm.eval()
+    running = norm.norm
+    scale = running.weight / torch.sqrt(running.running_var + running.eps)
+    torch.testing.assert_close(norm(x), (x - running.running_mean) * scale + running.bias)
+    torch.testing.assert_close(norm(x)[0], norm(x[0]))
+
+
+def test_clocks_fire_at_many_rates_without_input():
+    torch.manual_seed(0)
+    linear = nn.Linear(1, 64)
+    start_as_clocks_(linear, beta=0.97, threshold=2.0)
+    neuron = Leaky(64, beta=0.97, threshold=2.0)
+    with torch.no_grad():
+        fired = neuron(linear(torch.zeros(256, 1, 1))).sum(dim=0)[0]
+    assert fired.min() >= 1
+    assert fired.max() >= 64
+    assert len(fired.unique()) > 25
+    betas = torch.linspace(0.5, 0.99, 64).tolist()
+    start_as_clocks_(linear, betas, threshold=2.0)
+    with torch.no_grad():
+        fired = Leaky(64, betas, 2.0)(linear(torch.zeros(512, 1, 1))).sum(dim=0)[0]
+    assert fired.min() >= 1
+    undisturbed = (linear.weight == 0).float().mean().item()
+    assert 0.1 < undisturbed < 0.4

@@ -1,0 +1,147 @@
+"""From a recipe's layers to a torch module, and from its outputs to a decision."""
+
+import math
+from collections import OrderedDict
+from functools import singledispatch
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unscan.compiler.errors import InvalidInput
+from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
+from unscan.trainer.norm import SequenceBatchNorm
+from unscan.trainer.recipe import Layer, LeakyNeuron, Network, Readout, StateLeakyNeuron
+
+
+class Residual(nn.Module):
+    """Add the input of `inner` to its output."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (T, B, C) to the same shape."""
+        y: Tensor = self.inner(x)
+        return x + y
+
+
+def build(network: Network, in_features: int, classes: int) -> nn.Sequential:
+    """Build the model of a recipe: x (T, B, in_features) to the readout's outputs (T, B, classes).
+
+    A sequence of `layer1`, `layer2`, ... and `readout`, each a sequence of linear, norm, neuron and dropout as
+    far as it has them. The decision over time is not in it (`decide`), so that its iterative form gives one
+    output per step. Weights come from torch's global generator. Raises InvalidInput for a residual first layer
+    whose width is not `in_features`.
+    """
+    model: OrderedDict[str, nn.Module] = OrderedDict()
+    width = in_features
+    for number, layer in enumerate(network.layers, start=1):
+        if layer.residual and width != layer.width:
+            raise InvalidInput(
+                f"network.layers.{number - 1} is residual with width {layer.width} on an input of {width}; "
+                f"allowed: width {width}, or residual: false"
+            )
+        model[f"layer{number}"] = _layer(layer, width)
+        width = layer.width
+    model["readout"] = _readout(network.readout, width, classes)
+    return nn.Sequential(model)
+
+
+def decide(outputs: Tensor, how: Literal["last", "mean"]) -> Tensor:
+    """Reduce outputs (T, B, classes) to scores (B, classes): the last step's, or the mean over time."""
+    return outputs[-1] if how == "last" else outputs.mean(dim=0)
+
+
+def start_as_clocks_(linear: nn.Linear, beta: float | list[float], threshold: float) -> None:
+    """Let a layer of leaky neurons start as a bank of clocks that its input disturbs.
+
+    A neuron with constant input b and a reset to zero fires every n steps, b = threshold (1 - beta) / (1 -
+    beta^n). Biases spread on a logarithmic scale from just above threshold (1 - beta), the slowest clock, to
+    0.4 threshold give the next layer many clocks to tell time with: the place of a pixel in its image, say,
+    which no single decay can tell. The input weights are of either sign and log-uniform between 0.03 and 1.5
+    thresholds, so that some neurons answer to one bright pixel and others to the ink of many rows; a quarter
+    are zero, undisturbed clocks. Learning moves slow clocks easily out of their range, so a small `lr_scale`
+    suits the layer.
+    """
+    channels = linear.out_features
+    if isinstance(beta, float):
+        place = torch.linspace(0, 1, channels)
+        decays = torch.full((channels,), beta)
+    else:  # every decay gets clocks of all speeds: the golden ratio spreads neighbours apart
+        place = (torch.arange(channels) * (math.sqrt(5) - 1) / 2) % 1
+        decays = torch.tensor(beta)
+    slowest = 1.03 * (1 - decays)
+    fastest = (2 * slowest).clamp(min=0.4)
+    with torch.no_grad():
+        linear.bias.copy_(threshold * slowest ** (1 - place) * fastest**place)
+        size = torch.empty_like(linear.weight).uniform_(math.log(0.03), math.log(1.5)).exp()
+        sign = torch.where(torch.rand_like(size) < 0.5, -threshold, threshold)
+        disturbed = (torch.rand(channels, 1) >= 0.25).to(size.dtype)
+        linear.weight.copy_(size * sign * disturbed)
+
+
+def _layer(layer: Layer, in_features: int) -> nn.Module:
+    linear = nn.Linear(in_features, layer.width)
+    if layer.start == "clocks":
+        betas = _betas(layer.neuron.beta, layer.neuron.beta_to, layer.width)
+        start_as_clocks_(linear, betas, layer.neuron.threshold)
+    parts: OrderedDict[str, nn.Module] = OrderedDict(linear=linear)
+    if layer.norm == "batch":
+        parts["norm"] = SequenceBatchNorm(layer.width)
+    parts["neuron"] = _neuron(layer.neuron, layer.width)
+    if layer.dropout:
+        parts["dropout"] = nn.Dropout(layer.dropout)
+    inner = nn.Sequential(parts)
+    return Residual(inner) if layer.residual else inner
+
+
+def _readout(readout: Readout, in_features: int, classes: int) -> nn.Module:
+    integrator = LeakyIntegrator(classes, readout.beta, gain=readout.gain, learn_beta=readout.learn_beta)
+    return nn.Sequential(OrderedDict(linear=nn.Linear(in_features, classes), integrator=integrator))
+
+
+@singledispatch
+def _neuron(settings: object, channels: int) -> nn.Module:
+    raise TypeError(f"no neuron is built from {type(settings).__name__}")
+
+
+@_neuron.register
+def _(settings: LeakyNeuron, channels: int) -> nn.Module:
+    return Leaky(
+        channels,
+        _betas(settings.beta, settings.beta_to, channels),
+        settings.threshold,
+        settings.reset,
+        phase=settings.phase,
+        fires=settings.fires,
+        gain=settings.gain,
+        learn_beta=settings.learn_beta,
+        learn_threshold=settings.learn_threshold,
+        surrogate=settings.surrogate,
+        surrogate_width=settings.surrogate_width,
+        backward=settings.backward,
+    )
+
+
+@_neuron.register
+def _(settings: StateLeakyNeuron, channels: int) -> nn.Module:
+    return StateLeaky(
+        channels,
+        _betas(settings.beta, settings.beta_to, channels),
+        settings.threshold,
+        fires=settings.fires,
+        gain=settings.gain,
+        learn_beta=settings.learn_beta,
+        learn_threshold=settings.learn_threshold,
+        surrogate=settings.surrogate,
+        surrogate_width=settings.surrogate_width,
+    )
+
+
+def _betas(beta: float, beta_to: float | None, channels: int) -> float | list[float]:
+    if beta_to is None:
+        return beta
+    spread = torch.logspace(math.log10(1 - beta), math.log10(1 - beta_to), channels, dtype=torch.float64)
+    return [float(value) for value in 1 - spread]
