@@ -1,0 +1,73 @@
+"""What the documents and examples say, run."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from unscan.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("True 1.0")
+    assert (tmp_path / "model.onnx").exists()
+
+
+def test_every_command_of_the_readme_exists():
+    text = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"^unscan ([a-z]+)", text, flags=re.MULTILINE))
+    assert {"demo", "train", "compile", "verify", "simulate", "export", "check", "doctor"} <= named
+    assert named <= set(main.commands)
+    for path in re.findall(r"examples/recipes/\w+\.yaml", text):
+        assert (ROOT / path).is_file()
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_run(example, capsys):
+    runpy.run_path(str(example), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "the same spikes everywhere: True" in said
+    found = re.findall(r"accuracy (\d+\.\d)%", said)
+    assert len(set(found)) == 1
+    assert float(found[0]) > 85
+
+
+def test_every_recipe_is_valid_and_every_key_documented():
+    from unscan.trainer.recipe import Recipe
+
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    for path in [
+        *(ROOT / "examples" / "recipes").glob("*.yaml"),
+        ROOT / "trainer" / "recipes" / "digits.yaml",
+    ]:
+        Recipe.read(path)
+    for model in (
+        Recipe,
+        *(f.annotation for f in Recipe.model_fields.values() if hasattr(f.annotation, "model_fields")),
+    ):
+        for key in model.model_fields:
+            assert key in page, f"docs/recipes.md lacks {key}"
+
+
+def test_the_table_of_nodes_is_what_the_interpreters_say():
+    page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["page"]()
+    assert page == (ROOT / "docs" / "nodes.md").read_text(), "run python docs/generate.py"
+
+
+def test_help_has_a_line_for_every_command():
+    said = CliRunner().invoke(main, ["--help"]).output
+    for name in main.commands:
+        assert re.search(rf"^  {name} +\w", said, flags=re.MULTILINE), name
