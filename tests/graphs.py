@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from unscan.compiler.ir import Array, Edge, Graph, Kind, Node
-from unscan.compiler.nodes import LI, LIF, Activation, BatchNorm, Input, Linear, Output, Scale
+from unscan.compiler.nodes import LI, LIF, Activation, BatchNorm, Flatten, Input, Linear, Output, Scale
 from unscan.compiler.nodes.neurons import FIRES, GAINS, PHASES, RESETS
 from unscan.compiler.nodes.stateless import FUNCTIONS
 
@@ -27,10 +27,11 @@ def linear(
     return Linear(weight, rng.normal(0, 0.1, outputs).astype(dtype) if bias else None)
 
 
-def lif(beta: Any = 0.9, threshold: Any = 1.0, *, dtype: Any = np.float64, **settings: Any) -> LIF:
-    reset = settings.setdefault("reset", "zero")
+def lif(
+    beta: Any = 0.9, threshold: Any = 1.0, reset: Any = "zero", *, dtype: Any = np.float64, **settings: Any
+) -> LIF:
     settings.setdefault("trained_reset", reset)
-    return LIF(beta=np.asarray(beta, dtype), threshold=np.asarray(threshold, dtype), **settings)
+    return LIF(beta=np.asarray(beta, dtype), threshold=np.asarray(threshold, dtype), reset=reset, **settings)
 
 
 def two_layers(
@@ -50,60 +51,79 @@ def two_layers(
     )
 
 
-def sequence(graph: Graph, steps: int, batch: int, seed: int = 1, *, rate: float = 0.3) -> Array:
-    """A random input (T, B, ...) of the kind that the graph takes."""
+def sequence(graph: Graph, steps: int, batch: int, seed: int = 1, *, rate: float | None = None) -> Array:
+    """A random input (T, B, ...) of the kind that the graph takes; a share `rate` of it is not zero.
+
+    By default 0.3 of the spikes, and every number.
+    """
     rng = np.random.default_rng(seed)
-    (name,) = graph.of(Input)
-    signal = graph.signals[name]
+    signal = graph.signals[graph.of(Input)[0]]
     size = (steps, batch, *signal.shape)
-    return rng.random(size) < rate if signal.kind is Kind.SPIKE else rng.normal(0, 1, size)
+    spikes = signal.kind is Kind.SPIKE
+    here = rng.random(size) < (rate if rate is not None else 0.3 if spikes else 1.0)
+    return here if spikes else here * rng.normal(0, 1, size)
+
+
+KINDS = (Linear, Scale, BatchNorm, Flatten, Activation, LIF, LI)
+
+
+def random_node(rng: np.random.Generator, node: type[Node], shape: tuple[int, ...]) -> Node:
+    """Make a node of a class, its settings drawn, that fits an input shape."""
+    channels = shape[-1]
+
+    def scalar_or_channels(low: float, high: float) -> Any:
+        return rng.uniform(low, high, () if rng.random() < 0.5 else (channels,))
+
+    if node is Linear:
+        out = int(rng.choice([1, 2, 15, 16, 17, 64, 65, 80]))
+        weight = rng.standard_normal((out, channels)) * 1.5 / np.sqrt(channels)
+        weight[rng.random(weight.shape) < 0.2] = 0
+        return Linear(weight, rng.standard_normal(out) * 0.1 if rng.random() < 0.4 else None)
+    if node is Scale:
+        return Scale(scalar_or_channels(-1, 1.5))
+    if node is BatchNorm:
+        mean, weight, bias = rng.standard_normal((3, channels)) * 0.5
+        return BatchNorm(weight=weight, bias=bias, mean=mean, variance=rng.uniform(0.5, 2, channels))
+    if node is Flatten:
+        return Flatten()
+    if node is Activation:
+        return Activation(FUNCTIONS[rng.integers(len(FUNCTIONS))])  # type: ignore[arg-type]
+    gain = GAINS[rng.integers(2)]
+    beta = np.asarray(rng.choice([0.0, 1.0])) if rng.random() < 0.15 else scalar_or_channels(0, 1)
+    if node is LI:
+        return LI(beta=beta, gain=gain)  # type: ignore[arg-type]
+    reset = RESETS[rng.integers(3)]
+    phase, fires = PHASES[rng.integers(2)], FIRES[rng.integers(2)]
+    threshold = scalar_or_channels(0.1, 0.8)
+    return lif(beta, threshold, reset=reset, phase=phase, fires=fires, gain=gain)
 
 
 @st.composite
-def graphs(draw: st.DrawFn, *, dtype: Any = np.float64) -> Graph:
-    """Random chains with residual adds: every iterative node, every setting of a neuron, scalar and per-channel."""
+def graphs(draw: st.DrawFn) -> Graph:
+    """Acyclic graphs of every iterative node, with residual adds, nodes with several readers and with none."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-
-    def parameter(low: float, high: float, width: int) -> Array:
-        size = (width,) if draw(st.booleans()) else ()
-        return np.asarray(rng.uniform(low, high, size), dtype)
-
-    width = draw(st.integers(1, 9))
-    nodes: dict[str, Node] = {"input": Input((width,), draw(st.sampled_from([Kind.SPIKE, Kind.REAL])))}
+    shape = draw(st.sampled_from([(1,), (3,), (64,), (70,), (128,), (5, 3), (2, 3, 4)]))
+    kind = draw(st.sampled_from(list(Kind)))
+    nodes: dict[str, Node] = {"in": Input(shape, kind)}
     edges: list[Edge] = []
-    last, same_width = ["input"], ["input"]
-    for i in range(draw(st.integers(1, 6))):
-        kind = draw(st.sampled_from(["linear", "lif", "lif", "li", "scale", "norm", "activation"]))
-        name = f"n{i}"
-        if kind == "linear":
-            wider = draw(st.integers(1, 9))
-            nodes[name] = linear(rng, width, wider, bias=draw(st.booleans()), dtype=dtype)
-            width, same_width = wider, []
-        elif kind == "lif":
-            nodes[name] = lif(
-                parameter(0, 1, width),
-                parameter(0.2, 1, width),
-                dtype=dtype,
-                reset=draw(st.sampled_from(RESETS)),
-                phase=draw(st.sampled_from(PHASES)),
-                fires=draw(st.sampled_from(FIRES)),
-                gain=draw(st.sampled_from(GAINS)),
-            )
-        elif kind == "li":
-            nodes[name] = LI(beta=parameter(0, 0.95, width), gain=draw(st.sampled_from(GAINS)))
-        elif kind == "scale":
-            nodes[name] = Scale(parameter(-1.5, 1.5, width))
-        elif kind == "norm":
-            arrays = [rng.uniform(0.5, 1.5, width).astype(dtype) for _ in range(4)]
-            nodes[name] = BatchNorm(*arrays)
-        else:
-            nodes[name] = Activation(draw(st.sampled_from(FUNCTIONS)))
-        edges += [Edge(source, name) for source in last]
-        earlier = [n for n in same_width if n not in last]
-        last = [name]
-        if earlier and draw(st.booleans()):
-            last.append(draw(st.sampled_from(earlier)))
-        same_width.append(name)
-    nodes["output"] = Output()
-    edges += [Edge(source, "output") for source in last]
-    return Graph(nodes, edges)
+    shapes = {"in": shape}
+    for i, node in enumerate(draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=9))):
+        names = [name for name in shapes if node is not Linear or len(shapes[name]) == 1]
+        if not names:
+            continue
+        source = names[-1] if rng.random() < 0.7 else names[rng.integers(len(names))]
+        peers = [name for name in names if shapes[name] == shapes[source] and name != source]
+        sources = [source, *(name for name in peers if rng.random() < 0.3)]
+        made = random_node(rng, node, shapes[source])
+        if isinstance(made, Activation) and made.function not in ("relu", "tanh"):
+            # where these saturate, rounding decides whether a number is 0, and so whether it is an event
+            nodes[f"bound{i}"] = Activation("tanh")
+            edges += [Edge(source, f"bound{i}") for source in sources]
+            shapes[f"bound{i}"], sources = shapes[source], [f"bound{i}"]
+        nodes[f"n{i}"] = made
+        edges += [Edge(source, f"n{i}") for source in sources]
+        shapes[f"n{i}"] = Graph(nodes, edges).signals[f"n{i}"].shape
+    last = list(nodes)[-1]
+    peers = [name for name in shapes if shapes[name] == shapes[last] and name != last and rng.random() < 0.2]
+    nodes["out"] = Output()
+    return Graph(nodes, [*edges, *(Edge(source, "out") for source in [last, *peers])])

@@ -10,14 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.graphs import graphs, lif, sequence
 from unscan.compiler.errors import InvalidGraph, InvalidInput, Unsupported
 from unscan.compiler.ir import Edge, Graph, Kind, Node
 from unscan.compiler.nodes import (
     LI,
-    LIF,
-    Activation,
-    BatchNorm,
-    Flatten,
     Input,
     LIConvolution,
     LIFConvolution,
@@ -26,15 +23,13 @@ from unscan.compiler.nodes import (
     Output,
     Scale,
 )
-from unscan.compiler.nodes.neurons import FIRES, GAINS, PHASES, RESETS
-from unscan.compiler.nodes.stateless import FUNCTIONS
+from unscan.compiler.nodes.neurons import FIRES, GAINS
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.executors.event import EventDriven
 from unscan.runtime.executors.event.program import VARIANTS
 from unscan.runtime.executors.reference import Reference
 
 RESET_AND_PHASE = sorted(VARIANTS)
-KINDS = (Linear, Scale, BatchNorm, Flatten, Activation, LIF, LI)
 
 
 def chain(*nodes: Node, shape: tuple[int, ...] = (1,), kind: Kind = Kind.REAL) -> Graph:
@@ -44,81 +39,6 @@ def chain(*nodes: Node, shape: tuple[int, ...] = (1,), kind: Kind = Kind.REAL) -
     named["out"] = Output()
     names = list(named)
     return Graph(named, [Edge(a, b) for a, b in pairwise(names)])
-
-
-def lif(beta: Any = 0.9, threshold: Any = 1.0, reset: Any = "zero", **settings: Any) -> LIF:
-    beta, threshold = np.asarray(beta, np.float64), np.asarray(threshold, np.float64)
-    return LIF(beta=beta, threshold=threshold, reset=reset, trained_reset=reset, **settings)
-
-
-def random_node(rng: np.random.Generator, node: type[Node], shape: tuple[int, ...]) -> Node:
-    """Make a node of a class, its settings drawn, that fits an input shape."""
-    channels = shape[-1]
-
-    def scalar_or_channels(low: float, high: float) -> Any:
-        return rng.uniform(low, high, () if rng.random() < 0.5 else (channels,))
-
-    if node is Linear:
-        out = int(rng.choice([1, 2, 15, 16, 17, 64, 65, 80]))
-        weight = rng.standard_normal((out, channels)) * 1.5 / np.sqrt(channels)
-        weight[rng.random(weight.shape) < 0.2] = 0
-        return Linear(weight, rng.standard_normal(out) * 0.1 if rng.random() < 0.4 else None)
-    if node is Scale:
-        return Scale(scalar_or_channels(-1, 1.5))
-    if node is BatchNorm:
-        mean, weight, bias = rng.standard_normal((3, channels)) * 0.5
-        return BatchNorm(weight=weight, bias=bias, mean=mean, variance=rng.uniform(0.5, 2, channels))
-    if node is Flatten:
-        return Flatten()
-    if node is Activation:
-        return Activation(FUNCTIONS[rng.integers(len(FUNCTIONS))])  # type: ignore[arg-type]
-    gain = GAINS[rng.integers(2)]
-    beta = np.asarray(rng.choice([0.0, 1.0])) if rng.random() < 0.15 else scalar_or_channels(0, 1)
-    if node is LI:
-        return LI(beta=beta, gain=gain)  # type: ignore[arg-type]
-    reset = RESETS[rng.integers(3)]
-    phase, fires = PHASES[rng.integers(2)], FIRES[rng.integers(2)]
-    threshold = scalar_or_channels(0.1, 0.8)
-    return lif(beta, threshold, reset, phase=phase, fires=fires, gain=gain)
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> Graph:
-    """Acyclic graphs of every iterative node, with residual adds, nodes with several readers and with none."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shape = draw(st.sampled_from([(1,), (3,), (64,), (70,), (128,), (5, 3), (2, 3, 4)]))
-    kind = draw(st.sampled_from(list(Kind)))
-    nodes: dict[str, Node] = {"in": Input(shape, kind)}
-    edges: list[Edge] = []
-    shapes = {"in": shape}
-    for i, node in enumerate(draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=9))):
-        names = [name for name in shapes if node is not Linear or len(shapes[name]) == 1]
-        if not names:
-            continue
-        source = names[-1] if rng.random() < 0.7 else names[rng.integers(len(names))]
-        peers = [name for name in names if shapes[name] == shapes[source] and name != source]
-        sources = [source, *(name for name in peers if rng.random() < 0.3)]
-        made = random_node(rng, node, shapes[source])
-        if isinstance(made, Activation) and made.function not in ("relu", "tanh"):
-            # where these saturate, rounding decides whether a number is 0, and so whether it is an event
-            nodes[f"bound{i}"] = Activation("tanh")
-            edges += [Edge(source, f"bound{i}") for source in sources]
-            shapes[f"bound{i}"], sources = shapes[source], [f"bound{i}"]
-        nodes[f"n{i}"] = made
-        edges += [Edge(source, f"n{i}") for source in sources]
-        shapes[f"n{i}"] = Graph(nodes, edges).signals[f"n{i}"].shape
-    last = list(nodes)[-1]
-    peers = [name for name in shapes if shapes[name] == shapes[last] and name != last and rng.random() < 0.2]
-    nodes["out"] = Output()
-    return Graph(nodes, [*edges, *(Edge(source, "out") for source in [last, *peers])])
-
-
-def data(graph: Graph, steps: int, samples: int, rate: float = 0.3, seed: int = 0) -> Any:
-    """Make an input (T, B, ...) in which a fraction `rate` of the numbers is not zero."""
-    rng = np.random.default_rng(seed)
-    signal = graph.signals[graph.of(Input)[0]]
-    here = rng.random((steps, samples, *signal.shape)) < rate
-    return here if signal.kind is Kind.SPIKE else here * rng.standard_normal(here.shape)
 
 
 def assert_close(got: Any, wanted: Any) -> None:
@@ -166,7 +86,7 @@ def assert_bits(got: Execution, wanted: Execution) -> None:
 @given(graphs(), st.sampled_from([1, 2, 63, 100]), st.integers(1, 3), st.sampled_from([0.0, 0.05, 0.5, 1.0]))
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_every_graph_agrees_with_the_reference(graph: Graph, steps: int, samples: int, rate: float) -> None:
-    x = data(graph, steps, samples, rate)
+    x = sequence(graph, steps, samples, rate=rate)
     executor = EventDriven(graph, np.float64)
     whole = executor.run(x)
     assert_same(whole, Reference(graph).run(x))
@@ -193,7 +113,7 @@ def test_every_graph_agrees_with_the_reference(graph: Graph, steps: int, samples
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_float32_differs_from_the_reference_only_at_ties(graph: Graph) -> None:
     graph = graph.astype(np.float32)
-    x = data(graph, 63, 2, 0.2)
+    x = sequence(graph, 63, 2, rate=0.2)
     got, wanted = EventDriven(graph).run(x), Reference(graph).run(x)
     assert got.outputs.dtype == np.float32
     firsts = []
@@ -237,7 +157,7 @@ def deep(kind: Kind = Kind.SPIKE, seed: int = 0) -> Graph:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_lengths(steps: int, kind: Kind) -> None:
     graph = deep(kind)
-    x = data(graph, steps, 2, 0.1)
+    x = sequence(graph, steps, 2, rate=0.1)
     assert_same(EventDriven(graph, np.float64).run(x), Reference(graph).run(x))
 
 
@@ -248,7 +168,7 @@ def test_a_neuron_on_the_input_is_equal_bit_for_bit(reset: str, phase: Any, fire
     rng = np.random.default_rng(3)
     neuron = lif(rng.uniform(0, 1, 130), rng.uniform(0.2, 2, 130), reset, phase=phase, fires=fires, gain=gain)
     graph = chain(neuron, shape=(130,))
-    x = data(graph, 100, 2, 0.5)
+    x = sequence(graph, 100, 2, rate=0.5)
     assert_bits(EventDriven(graph).run(x), Reference(graph).run(x))
 
 
@@ -262,7 +182,7 @@ def test_ties_and_what_a_reset_leaves(reset: str, phase: Any, fires: Any, dtype:
     graph = chain(
         Linear(weight), lif(0.5, 0.5, reset, phase=phase, fires=fires), shape=(70,), kind=Kind.SPIKE
     )
-    x = data(graph, 12, 3, 0.03)
+    x = sequence(graph, 12, 3, rate=0.03)
     wanted = Reference(graph).run(x)
     assert (wanted.membranes["b"] == 0.5).any(), "no tie was tested"
     got = EventDriven(graph, dtype).run(x)
@@ -320,13 +240,13 @@ def test_linears_in_a_row_and_a_linear_with_two_readers() -> None:
     }
     pairs = [("in", "a"), ("a", "b"), ("b", "n"), ("b", "m"), ("n", "out"), ("m", "out")]
     graph = Graph(nodes, [Edge(*pair) for pair in pairs])
-    x = data(graph, 63, 2)
+    x = sequence(graph, 63, 2, rate=0.3)
     assert_same(EventDriven(graph).run(x), Reference(graph).run(x))
 
 
 def test_step_by_step_equals_the_run() -> None:
     graph = deep()
-    x = data(graph, 20, 3, 0.2)
+    x = sequence(graph, 20, 3, rate=0.2)
     executor = EventDriven(graph)
     whole, state = executor.run(x), None
     for t, x_t in enumerate(x):
@@ -339,7 +259,7 @@ def test_step_by_step_equals_the_run() -> None:
 
 def test_threads_change_nothing() -> None:
     graph = deep()
-    x = data(graph, 40, 7, 0.2)
+    x = sequence(graph, 40, 7, rate=0.2)
     one, three = EventDriven(graph, threads=1).run(x), EventDriven(graph, threads=3).run(x)
     assert_bits(three, one)
     assert_same_counts(three, one)
@@ -348,7 +268,7 @@ def test_threads_change_nothing() -> None:
 @pytest.mark.parametrize("layout", ["bool", "int64", "uint8", "float32", "read-only", "strided", "fortran"])
 def test_any_array_is_read(layout: str) -> None:
     graph = deep()
-    x = data(graph, 10, 2, 0.2)
+    x = sequence(graph, 10, 2, rate=0.2)
     wanted = EventDriven(graph).run(x)
     if layout == "strided":
         wide = np.zeros((20, 2, 130))
@@ -436,7 +356,7 @@ def test_operations_grow_with_the_events() -> None:
     graph = chain(Linear(np.ones((50, 400))), lif(threshold=1e9), shape=(400,), kind=Kind.SPIKE)
     executor = EventDriven(graph)
     for rate in (0.01, 0.1, 0.5):
-        x = data(graph, 50, 1, rate)
+        x = sequence(graph, 50, 1, rate=rate)
         counts = executor.run(x, record=False).counts
         assert counts is not None
         assert counts.total.acs == 50 * x.sum()
