@@ -1,8 +1,11 @@
 """Do two executions of one model fire the same spikes, and where do they part?
 
 Plain equality is shown and never used: with 5 % spikes, silence agrees 95 %. The measure is F1 over spikes. Two
-float executions may part where a membrane is within `TIE` of its threshold; from there on the sample runs on
-another history. So each sample that differs is judged by its first mismatch alone: a tie, or not.
+float executions may part where rounding decides on which side of its threshold a membrane falls; from there on the
+sample runs on another history. So each sample that differs is judged by its first mismatch alone: a tie, or not.
+
+A tie is a membrane within `TIE` of its threshold, relative to the largest that the neuron has held so far: rounding
+is relative, and what a membrane of 400 lost (3e-5 in float32) is still in it when it has come down to 1.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from unscan.compiler.nodes.neurons import Spiking
 from unscan.runtime.executors.base import SPIKING, Execution
 
 TIE = 1e-6
-"""A membrane this close to its threshold may fall on either side by rounding."""
+"""16 units of rounding of float32."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,10 @@ class LayerAgreement:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Where one sample parts: the first bin in which one side fires and the other does not."""
+    """Where one sample parts: the first bin in which one side fires and the other does not.
+
+    `reach` is the largest magnitude of the neuron's threshold and of its membranes up to there, on both sides.
+    """
 
     step: int
     sample: int
@@ -96,6 +102,7 @@ class Mismatch:
     membrane_a: float
     membrane_b: float
     threshold: float
+    reach: float
 
     @property
     def distance(self) -> float:
@@ -105,14 +112,15 @@ class Mismatch:
     @property
     def tie(self) -> bool:
         """Whether rounding explains it."""
-        return self.distance <= TIE
+        return self.distance <= TIE * self.reach
 
     def __str__(self) -> str:
         neuron = self.neuron[0] if len(self.neuron) == 1 else self.neuron
+        past = f", after membranes up to {self.reach:.4g}" if self.reach > 2 * self.threshold else ""
         return (
             f"step {self.step}, sample {self.sample}, layer {self.node}, neuron {neuron}: membranes "
             f"{self.membrane_a:.7g} and {self.membrane_b:.7g}, {self.distance:.3g} from the threshold "
-            f"{self.threshold:g}"
+            f"{self.threshold:g}{past}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -248,17 +256,15 @@ def _partings(graph: Graph, names: list[str], a: Execution, b: Execution) -> lis
             step = int(steps_differ[:, sample].argmax())
             if sample in first and first[sample].step <= step:
                 continue
-            found = [
-                Mismatch(
-                    step,
-                    sample,
-                    name,
-                    tuple(int(i) for i in neuron),
-                    float(a.membranes[name][(step, sample, *neuron)]),
-                    float(b.membranes[name][(step, sample, *neuron)]),
-                    float(threshold[tuple(neuron)]),
-                )
-                for neuron in np.argwhere(differs[step, sample])
-            ]
-            first[sample] = max(found, key=lambda m: m.distance)
+            places = [tuple(map(int, neuron)) for neuron in np.argwhere(differs[step, sample])]
+            found = [_mismatch(a, b, name, step, sample, place, float(threshold[place])) for place in places]
+            first[sample] = max(found, key=lambda m: m.distance / m.reach)
     return sorted(first.values(), key=lambda m: (m.step, m.sample))
+
+
+def _mismatch(
+    a: Execution, b: Execution, name: str, step: int, sample: int, neuron: tuple[int, ...], threshold: float
+) -> Mismatch:
+    left, right = (e.membranes[name][(slice(step + 1), sample, *neuron)] for e in (a, b))
+    reach = max(threshold, float(np.abs(left).max()), float(np.abs(right).max()))
+    return Mismatch(step, sample, name, neuron, float(left[-1]), float(right[-1]), threshold, reach)

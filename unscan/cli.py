@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from unscan.compiler.errors import InvalidInput, UnscanError
+from unscan.lists import doctor, energies, executors, neurons, passes, targets, tasks
 
 FILE = click.Path(path_type=Path)
 RESET = click.Choice(["none", "subtract", "zero"])
@@ -347,7 +348,8 @@ def verify(
     """Compare the spikes of the trained MODEL (a run's folder) with those of the DEPLOYED graph.
 
     Both run at 64 bits and as they are shipped. A sample may part where a membrane is within 1e-6 of its
-    threshold, and such ties are listed; any other difference, or a silent layer, gives exit code 1.
+    threshold, relative to the largest that it has been; such ties are listed. Any other difference, or a silent
+    layer, gives exit code 1.
     """
     from unscan.runtime.verify import AGAINST, PRECISIONS
     from unscan.runtime.verify import verify as run
@@ -391,87 +393,5 @@ def verify(
     console.print("[bold]The deployed graph fires the spikes of the trained model.[/bold]")
 
 
-@main.command()
-@json_option
-def doctor(json_path: Path | None) -> None:
-    """Say what this installation has, what it lacks, and what adds it."""
-    from unscan.doctor import examine
-    from unscan.show import show, table, write_json
-
-    findings = examine()
-    made = table("unscan doctor", "part", "found", "for", "to do")
-    for finding in findings:
-        missing = not finding.well or finding.found in ("missing", "not set")
-        made.add_row(finding.part, finding.found, finding.use, finding.remedy if missing else "")
-    show(made)
-    write_json(json_path, {"parts": [vars(finding) for finding in findings]})
-    if not all(finding.well for finding in findings):
-        sys.exit(1)
-
-
-def listing(title: str, rows: dict[str, str]) -> None:
-    """Print names with what they are."""
-    from unscan.show import show, table
-
-    made = table(title, "name", "what it is")
-    for name, what in rows.items():
-        made.add_row(name, what)
-    show(made)
-
-
-def first_line(thing: Any) -> str:
-    """Return the first line of a docstring."""
-    return (thing.__doc__ or "").strip().splitlines()[0]
-
-
-@main.command()
-def passes() -> None:
-    """List the compiler's passes."""
-    from unscan.compiler.passes import PASSES
-
-    listing(
-        "Passes, in the order in which they run", {name: first_line(kind) for name, kind in PASSES.items()}
-    )
-
-
-@main.command()
-def targets() -> None:
-    """List what a graph can be exported to."""
-    from unscan.targets import TARGETS, find
-
-    listing("Targets", {name: find(name).summary for name in TARGETS})
-
-
-@main.command()
-def executors() -> None:
-    """List the ways to run a graph."""
-    from unscan.runtime.executors import EXECUTORS
-
-    listing("Executors", {name: what for name, (_, _, what) in EXECUTORS.items()})
-
-
-@main.command()
-def neurons() -> None:
-    """List the neurons that can be trained."""
-    from unscan.trainer import neurons as kinds
-
-    listing("Neurons", {name: first_line(getattr(kinds, name)) for name in kinds.__all__})
-
-
-@main.command()
-def tasks() -> None:
-    """List the tasks to train on."""
-    from unscan.trainer.tasks import TASKS
-
-    listing("Tasks", {name: first_line(loader()) for name, loader in TASKS.items()})
-
-
-@main.command()
-def energies() -> None:
-    """List the energy tables."""
-    from unscan.runtime.energy import TABLES
-
-    listing(
-        "Energy tables, in pJ",
-        {n: f"add {t.add}, multiply {t.multiply}, memory access {t.memory}" for n, t in TABLES.items()},
-    )
+for command in (doctor, passes, targets, executors, neurons, tasks, energies):
+    main.add_command(command)

@@ -155,10 +155,9 @@ def energy_table(energy: Energy, samples: int) -> Table:
 def verify_table(found: Verification, title: str) -> Table:
     """Return one row for each executor and precision."""
     made = table(
-        title, "executor", "bits", "spikes: model", "executor ", "F1", "samples that differ", "of these ties",
-        "outputs differ by", "accuracy: model", "executor  ", "holds",
-        numbers="bits,spikes: model,executor ,F1,samples that differ,of these ties,outputs differ by,"
-        "accuracy: model,executor  ",
+        title, "executor", "bits", "model's spikes", "its spikes", "F1", "apart", "ties", "outputs off by",
+        "model right", "it right", "holds",
+        numbers="bits,model's spikes,its spikes,F1,apart,ties,outputs off by,model right,it right",
     )  # fmt: skip
     for row in found.comparisons:
         total = row.agreement.total
@@ -181,9 +180,9 @@ def verify_table(found: Verification, title: str) -> Table:
 def layers_table(row: Comparison, title: str) -> Table:
     """Return the agreement of one comparison, layer by layer, beside what silence would score."""
     made = table(
-        title, "layer", "spikes: model", "executor", "both", "precision", "recall", "F1", "equal bins",
-        "silence scores", "membranes differ by",
-        numbers="spikes: model,executor,both,precision,recall,F1,equal bins,silence scores,membranes differ by",
+        title, "layer", "model's spikes", "its spikes", "both", "precision", "recall", "F1", "equal", "silence",
+        "membranes off by",
+        numbers="model's spikes,its spikes,both,precision,recall,F1,equal,silence,membranes off by",
     )  # fmt: skip
     for name, layer in row.agreement.layers.items():
         made.add_row(

@@ -72,6 +72,22 @@ def test_a_sample_is_judged_by_where_it_parts_not_by_what_follows(away, tie):
     assert found.holds is tie
 
 
+@pytest.mark.parametrize(("before", "tie"), [(0.5, False), (50.0, True)])
+def test_a_tie_is_relative_to_the_largest_membrane_so_far(before, tie):
+    left, right = silent(), silent()
+    for side in (left, right):
+        side["a"][0, 1] = side["b"][0, 1] = True
+    left["a"][2, 0, 1] = True
+    membranes = {name: np.full((4, 2, 3), 0.1) for name in "ab"}
+    a, b = execution(left, membranes), execution(right, {name: m.copy() for name, m in membranes.items()})
+    a.membranes["a"][:3, 0, 1] = [-before, 0.2, 1 + 1e-5]
+    b.membranes["a"][:3, 0, 1] = [0.1, 0.2, 1 - 1e-5]
+    a.membranes["a"][3, 0, 1] = 1e9  # comes later, so it excuses nothing
+    first = compare(GRAPH, a, b).first
+    assert first.reach == max(before, 1 + 1e-5)
+    assert first.tie is tie
+
+
 def test_beside_a_tie_a_real_difference_counts():
     left, right = silent(), silent()
     for side in (left, right):
