@@ -4,8 +4,10 @@ Plain equality is shown and never used: with 5 % spikes, silence agrees 95 %. Th
 float executions may part where rounding decides on which side of its threshold a membrane falls; from there on the
 sample runs on another history. So each sample that differs is judged by its first mismatch alone: a tie, or not.
 
-A tie is a membrane within `TIE` of its threshold, relative to the largest that the neuron has held so far: rounding
-is relative, and what a membrane of 400 lost (3e-5 in float32) is still in it when it has come down to 1.
+A tie is a difference that rounding can make. Each step of u_t = beta u_{t-1} + I_t rounds a product and a sum, each by
+at most 2^-24 of its size in float32, and what was rounded at step s is still there, times beta^(t-s), at step t. So two
+executions can differ by 2^-22 sum_s beta^(t-s) |u_s|: about 1e-6 for membranes around 1, and more for a neuron without
+reset and with a long memory, whose membrane can have been in the hundreds. At least `TIE` of the threshold is granted.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from unscan.compiler.nodes.neurons import Spiking
 from unscan.runtime.executors.base import SPIKING, Execution
 
 TIE = 1e-6
-"""16 units of rounding of float32."""
+ROUNDING = 2.0**-22
+"""Two executions, a product and a sum in each, 2^-24 for each of them."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class LayerAgreement:
 class Mismatch:
     """Where one sample parts: the first bin in which one side fires and the other does not.
 
-    `reach` is the largest magnitude of the neuron's threshold and of its membranes up to there, on both sides.
+    `rounding` is how far apart rounding can have brought the two membranes.
     """
 
     step: int
@@ -102,7 +105,7 @@ class Mismatch:
     membrane_a: float
     membrane_b: float
     threshold: float
-    reach: float
+    rounding: float
 
     @property
     def distance(self) -> float:
@@ -112,15 +115,15 @@ class Mismatch:
     @property
     def tie(self) -> bool:
         """Whether rounding explains it."""
-        return self.distance <= TIE * self.reach
+        return abs(self.membrane_a - self.membrane_b) <= self.rounding
 
     def __str__(self) -> str:
         neuron = self.neuron[0] if len(self.neuron) == 1 else self.neuron
-        past = f", after membranes up to {self.reach:.4g}" if self.reach > 2 * self.threshold else ""
+        apart = abs(self.membrane_a - self.membrane_b)
         return (
             f"step {self.step}, sample {self.sample}, layer {self.node}, neuron {neuron}: membranes "
-            f"{self.membrane_a:.7g} and {self.membrane_b:.7g}, {self.distance:.3g} from the threshold "
-            f"{self.threshold:g}{past}"
+            f"{self.membrane_a:.7g} and {self.membrane_b:.7g}, {self.distance:.2g} from the threshold "
+            f"{self.threshold:g} and {apart:.2g} apart, where rounding explains {self.rounding:.2g}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -244,27 +247,30 @@ def _largest(a: Array, b: Array) -> tuple[float, float]:
 def _partings(graph: Graph, names: list[str], a: Execution, b: Execution) -> list[Mismatch]:
     """Return the first mismatch of each sample that differs: earliest step, then first layer.
 
-    Of the neurons of that layer and step that differ, the one farthest from its threshold is named:
-    it is the one that rounding explains least.
+    Of the neurons of that layer and step that differ, the one is named that rounding explains least.
     """
     first: dict[int, Mismatch] = {}
     for name in names:
         differs = a.spikes[name] != b.spikes[name]
         steps_differ = differs.reshape(*differs.shape[:2], -1).any(axis=2)
-        threshold = np.broadcast_to(cast(Spiking, graph.nodes[name]).threshold, differs.shape[2:])
+        node = cast(Spiking, graph.nodes[name])
         for sample in map(int, np.flatnonzero(steps_differ.any(axis=0))):
             step = int(steps_differ[:, sample].argmax())
             if sample in first and first[sample].step <= step:
                 continue
-            places = [tuple(map(int, neuron)) for neuron in np.argwhere(differs[step, sample])]
-            found = [_mismatch(a, b, name, step, sample, place, float(threshold[place])) for place in places]
-            first[sample] = max(found, key=lambda m: m.distance / m.reach)
+            places = [tuple(map(int, place)) for place in np.argwhere(differs[step, sample])]
+            found = [_mismatch(a, b, node, name, step, sample, place) for place in places]
+            first[sample] = max(found, key=lambda m: abs(m.membrane_a - m.membrane_b) / m.rounding)
     return sorted(first.values(), key=lambda m: (m.step, m.sample))
 
 
 def _mismatch(
-    a: Execution, b: Execution, name: str, step: int, sample: int, neuron: tuple[int, ...], threshold: float
+    a: Execution, b: Execution, node: Spiking, name: str, step: int, sample: int, neuron: tuple[int, ...]
 ) -> Mismatch:
-    left, right = (e.membranes[name][(slice(step + 1), sample, *neuron)] for e in (a, b))
-    reach = max(threshold, float(np.abs(left).max()), float(np.abs(right).max()))
-    return Mismatch(step, sample, name, neuron, float(left[-1]), float(right[-1]), threshold, reach)
+    left, right = (e.membranes[name][(slice(step + 1), sample, *neuron)].astype(np.float64) for e in (a, b))
+    beta, threshold = (
+        float(np.broadcast_to(p, a.spikes[name].shape[2:])[neuron]) for p in (node.beta, node.threshold)
+    )
+    kept = beta ** np.arange(step, -1, -1)
+    rounding = max(TIE * threshold, ROUNDING * float(kept @ np.maximum(np.abs(left), np.abs(right))))
+    return Mismatch(step, sample, name, neuron, float(left[-1]), float(right[-1]), threshold, rounding)

@@ -347,9 +347,9 @@ def verify(
 ) -> None:
     """Compare the spikes of the trained MODEL (a run's folder) with those of the DEPLOYED graph.
 
-    Both run at 64 bits and as they are shipped. A sample may part where a membrane is within 1e-6 of its
-    threshold, relative to the largest that it has been; such ties are listed. Any other difference, or a silent
-    layer, gives exit code 1.
+    Both run at 64 bits and as they are shipped. A sample may part where float32 rounding explains how far apart
+    two membranes at a threshold are; such ties are listed. Any other difference, or a silent layer, gives exit
+    code 1.
     """
     from unscan.runtime.verify import AGAINST, PRECISIONS
     from unscan.runtime.verify import verify as run

@@ -65,6 +65,7 @@ def test_a_sample_is_judged_by_where_it_parts_not_by_what_follows(away, tie):
     right["b"][1, 0, 0] = True  # the same step, but a later layer: a consequence
     right["a"][2:, 0] = True
     a, b = execution(left), execution(right)
+    a.membranes["a"][0, 0, 1] = b.membranes["a"][0, 0, 1] = 0.0
     a.membranes["a"][1, 0, 1], b.membranes["a"][1, 0, 1] = 1.0 + away, 1.0 - away
     found = compare(GRAPH, a, b)
     assert [m.tie for m in found.partings] == [tie]
@@ -72,8 +73,8 @@ def test_a_sample_is_judged_by_where_it_parts_not_by_what_follows(away, tie):
     assert found.holds is tie
 
 
-@pytest.mark.parametrize(("before", "tie"), [(0.5, False), (50.0, True)])
-def test_a_tie_is_relative_to_the_largest_membrane_so_far(before, tie):
+@pytest.mark.parametrize(("before", "tie"), [(0.5, False), (500.0, True)])
+def test_rounding_explains_more_where_the_membrane_was_large(before, tie):
     left, right = silent(), silent()
     for side in (left, right):
         side["a"][0, 1] = side["b"][0, 1] = True
@@ -84,8 +85,19 @@ def test_a_tie_is_relative_to_the_largest_membrane_so_far(before, tie):
     b.membranes["a"][:3, 0, 1] = [0.1, 0.2, 1 - 1e-5]
     a.membranes["a"][3, 0, 1] = 1e9  # comes later, so it excuses nothing
     first = compare(GRAPH, a, b).first
-    assert first.reach == max(before, 1 + 1e-5)
+    large = max(before, 0.1) * 0.9**2 + 0.2 * 0.9 + 1 + 1e-5  # beta of the layer is 0.9
+    assert first.rounding == pytest.approx(max(TIE, 2**-22 * large))
     assert first.tie is tie
+
+
+def test_a_membrane_at_the_threshold_excuses_no_other_far_from_it():
+    left, right = silent(), silent()
+    left["a"][1, 0, 1] = True
+    a, b = execution(left), execution(right)
+    a.membranes["a"][:2, 0, 1], b.membranes["a"][:2, 0, 1] = [0.0, 1.0], [0.0, 0.2]
+    first = compare(GRAPH, a, b).first
+    assert first.distance == 0
+    assert not first.tie
 
 
 def test_beside_a_tie_a_real_difference_counts():
