@@ -4,10 +4,10 @@ Plain equality is shown and never used: with 5 % spikes, silence agrees 95 %. Th
 float executions may part where rounding decides on which side of its threshold a membrane falls; from there on the
 sample runs on another history. So each sample that differs is judged by its first mismatch alone: a tie, or not.
 
-A tie is a difference that rounding can make. Each step of u_t = beta u_{t-1} + I_t rounds a product and a sum, each by
-at most 2^-24 of its size in float32, and what was rounded at step s is still there, times beta^(t-s), at step t. So two
-executions can differ by 2^-22 sum_s beta^(t-s) |u_s|: about 1e-6 for membranes around 1, and more for a neuron without
-reset and with a long memory, whose membrane can have been in the hundreds. At least `TIE` of the threshold is granted.
+A tie is a difference that rounding can make. In float32 each step of u_t = beta u_{t-1} + I_t rounds a product and a
+sum, each by up to 2^-24 of its size, and the sum of n weights before it by about sqrt(n) times that; what was rounded
+at step s is still there, times beta^(t-s), at step t. So two executions may come to differ by
+2^-23 (2 + sqrt(n)) sum_s beta^(t-s) |u_s|. At least `TIE` of the threshold is granted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import numpy as np
 
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Array, Graph
+from unscan.compiler.nodes import Linear
 from unscan.compiler.nodes.neurons import Spiking
 from unscan.runtime.executors.base import SPIKING, Execution
 
 TIE = 1e-6
-ROUNDING = 2.0**-22
-"""Two executions, a product and a sum in each, 2^-24 for each of them."""
+UNIT = 2.0**-23
+"""Two executions, each off by half a unit in the last place of float32."""
 
 
 @dataclass(frozen=True)
@@ -254,23 +255,37 @@ def _partings(graph: Graph, names: list[str], a: Execution, b: Execution) -> lis
         differs = a.spikes[name] != b.spikes[name]
         steps_differ = differs.reshape(*differs.shape[:2], -1).any(axis=2)
         node = cast(Spiking, graph.nodes[name])
+        unit = UNIT * (2 + fan_in(graph, name) ** 0.5)
         for sample in map(int, np.flatnonzero(steps_differ.any(axis=0))):
             step = int(steps_differ[:, sample].argmax())
             if sample in first and first[sample].step <= step:
                 continue
             places = [tuple(map(int, place)) for place in np.argwhere(differs[step, sample])]
-            found = [_mismatch(a, b, node, name, step, sample, place) for place in places]
+            found = [_mismatch(a, b, node, unit, name, step, sample, place) for place in places]
             first[sample] = max(found, key=lambda m: abs(m.membrane_a - m.membrane_b) / m.rounding)
     return sorted(first.values(), key=lambda m: (m.step, m.sample))
 
 
+def fan_in(graph: Graph, name: str) -> int:
+    """Return how many weights are added up in one step before a neuron."""
+    sources = [graph.nodes[edge.source] for edge in graph.into(name)]
+    return sum(source.weight.shape[1] if isinstance(source, Linear) else 1 for source in sources)
+
+
 def _mismatch(
-    a: Execution, b: Execution, node: Spiking, name: str, step: int, sample: int, neuron: tuple[int, ...]
+    a: Execution,
+    b: Execution,
+    node: Spiking,
+    unit: float,
+    name: str,
+    step: int,
+    sample: int,
+    neuron: tuple[int, ...],
 ) -> Mismatch:
     left, right = (e.membranes[name][(slice(step + 1), sample, *neuron)].astype(np.float64) for e in (a, b))
     beta, threshold = (
         float(np.broadcast_to(p, a.spikes[name].shape[2:])[neuron]) for p in (node.beta, node.threshold)
     )
     kept = beta ** np.arange(step, -1, -1)
-    rounding = max(TIE * threshold, ROUNDING * float(kept @ np.maximum(np.abs(left), np.abs(right))))
+    rounding = max(TIE * threshold, unit * float(kept @ np.maximum(np.abs(left), np.abs(right))))
     return Mismatch(step, sample, name, neuron, float(left[-1]), float(right[-1]), threshold, rounding)

@@ -86,7 +86,7 @@ def test_rounding_explains_more_where_the_membrane_was_large(before, tie):
     a.membranes["a"][3, 0, 1] = 1e9  # comes later, so it excuses nothing
     first = compare(GRAPH, a, b).first
     large = max(before, 0.1) * 0.9**2 + 0.2 * 0.9 + 1 + 1e-5  # beta of the layer is 0.9
-    assert first.rounding == pytest.approx(max(TIE, 2**-22 * large))
+    assert first.rounding == pytest.approx(max(TIE, 2**-23 * (2 + 1) * large))  # one number comes in
     assert first.tie is tie
 
 
