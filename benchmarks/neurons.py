@@ -101,9 +101,12 @@ def methods(shape: tuple[int, int, int], snntorch: Any) -> dict[str, Pass]:
 
 
 def timed(run: Pass) -> float:
-    """Time one pass: the median of as many as fit in 20 ms, so that none pays for the caches of the one before."""
+    """Time one pass: the median of 5 to 25 in a row, so that none pays for the caches of the method before it.
+
+    One that takes longer than a fifth of a second is timed once.
+    """
     taken: list[float] = []
-    while not taken or (sum(taken) < 0.02 and len(taken) < 25):
+    while not taken or (sum(taken) < 0.2 and len(taken) < 5) or (sum(taken) < 0.02 and len(taken) < 25):
         begin = time.perf_counter()
         result = run()
         taken.append(time.perf_counter() - begin)

@@ -1,9 +1,10 @@
 """Surrogate gradients: what a spike's derivative is taken to be, because the true one is zero or infinite.
 
 Forward, a spike is s = H(x) with x = membrane - threshold. Backward, ds/dx = g'(x), one of the curves below.
-Each is written once, in arithmetic that a torch tensor and a number inside a numba kernel both understand,
-so the step loop and the fused kernel cannot drift apart. A curve sees the distance x and two coefficients
-(p, q) that are worked out once from its width: constants in the formula itself would be float64 in a kernel.
+Each is written once, in arithmetic that a torch tensor and the numbers inside a numba kernel both understand
+(a scalar, or `recurrence.vector`'s 64 lanes), so the step loop and the fused kernel cannot drift apart. A curve
+sees the distance x and two coefficients (p, q) that are worked out once from its width: constants in the
+formula itself would be float64 in a kernel.
 """
 
 import math

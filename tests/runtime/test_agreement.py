@@ -3,7 +3,7 @@ import pytest
 
 from tests.graphs import chain, lif, sequence, two_layers
 from unscan.compiler.errors import InvalidInput
-from unscan.compiler.nodes import Input, Output
+from unscan.compiler.nodes import Input, Linear, Output
 from unscan.compiler.passes import RestoreReset
 from unscan.runtime.agreement import TIE, compare
 from unscan.runtime.batches import batches
@@ -86,8 +86,22 @@ def test_rounding_explains_more_where_the_membrane_was_large(before, tie):
     a.membranes["a"][3, 0, 1] = 1e9  # comes later, so it excuses nothing
     first = compare(GRAPH, a, b).first
     large = max(before, 0.1) * 0.9**2 + 0.2 * 0.9 + 1 + 1e-5  # beta of the layer is 0.9
-    assert first.rounding == pytest.approx(max(TIE, 2**-23 * (2 + 1) * large))  # one number comes in
+    assert first.rounding == pytest.approx(max(TIE, 2**-23 * 2 * large))
     assert first.tie is tie
+
+
+def test_rounding_explains_more_where_large_weights_cancel():
+    weight = np.array([[30.0, -30.0, 0.0]])
+    graph = chain(input=Input((3,)), a=lif(), fc=Linear(weight), b=lif(0.5), output=Output())
+    sent = np.zeros((3, 1, 3), bool)
+    sent[0, 0, :2] = True
+    fired = {"a": sent, "b": np.zeros((3, 1, 1), bool)}
+    membranes = {"a": np.ones((3, 1, 3)), "b": np.zeros((3, 1, 1))}
+    a = execution(fired, membranes)
+    b = execution({**fired, "b": np.array([False, True, False]).reshape(3, 1, 1)}, membranes)
+    first = compare(graph, a, b).first
+    assert first.node == "b"
+    assert first.rounding == pytest.approx(2**-23 * 3**0.5 * 60 * 0.5)
 
 
 def test_a_membrane_at_the_threshold_excuses_no_other_far_from_it():

@@ -6,6 +6,7 @@ import torch
 from numba import njit
 
 from unscan.compiler.errors import InvalidInput
+from unscan.trainer.recurrence.vector import load, spread, store
 from unscan.trainer.surrogate import SURROGATES, digest, fire, surrogate_gradient, surrogate_named
 
 EXPECTED = {
@@ -44,6 +45,23 @@ def test_kernel_and_torch_agree_bit_for_bit(name, dtype):
     want = surrogate_gradient(torch.from_numpy(x), name)
     assert want.dtype == torch.from_numpy(x).dtype
     np.testing.assert_array_equal(out, want)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SURROGATES)
+def test_vectors_of_lanes_and_torch_agree_bit_for_bit(name, dtype):
+    found, width = surrogate_named(name)
+    curve = found.curve
+
+    @njit(error_model="numpy")
+    def along(x, out, p, q):
+        for i in range(x.shape[0]):
+            store(curve(load(x, i, 0), spread(p), spread(q)), out, i, 0)
+
+    x = np.resize(np.concatenate([np.linspace(-2, 2, 1001), POINTS]), (16, 64)).astype(dtype)
+    out = np.full_like(x, np.nan)
+    along(x, out, *(dtype(c) for c in found.coefficients(width)))
+    np.testing.assert_array_equal(out, surrogate_gradient(torch.from_numpy(x), name))
 
 
 @pytest.mark.parametrize("name", ["atan", "piecewise_quadratic", "rectangular"])

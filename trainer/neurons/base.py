@@ -1,5 +1,6 @@
 """What every neuron layer shares: numbers that stay in bounds, sequences and states of the right shape."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,11 @@ from torch import Tensor, nn
 from unscan.compiler.errors import InvalidInput
 
 Values = float | Sequence[float] | Tensor
+
+
+def _has_nan(values: Tensor) -> bool:
+    """Tell whether a number is NaN. One number is looked at in Python, which takes a third of the time."""
+    return math.isnan(values.item()) if values.numel() == 1 else bool(values.isnan().any())
 
 
 class _Bound(torch.autograd.Function):
@@ -70,7 +76,7 @@ class Neuron(nn.Module):
 
     def _bounded(self, name: str, low: float, high: float | None) -> Tensor:
         stored: Tensor = getattr(self, f"stored_{name}")
-        if stored.device.type == "cpu" and stored.isnan().any():
+        if stored.device.type == "cpu" and _has_nan(stored):
             raise InvalidInput(
                 f"{self._name}: {name} has become NaN. Training diverged before this call: lower the learning rate, "
                 f"clip gradients, or go back to a checkpoint."
@@ -87,6 +93,11 @@ class Neuron(nn.Module):
 
     def _state(self, lanes: Tensor, state: Tensor | None) -> Tensor:
         """The state to start from, for inputs of one step like `lanes` (..., C); None is zeros."""
+        given = self._given(lanes, state)
+        return lanes.new_zeros(lanes.shape) if given is None else given
+
+    def _given(self, lanes: Tensor, state: Tensor | None) -> Tensor | None:
+        """Check an input of one step (..., C) and the state handed in with it, in the input's type; None stays None."""
         if lanes.shape[-1:] != (self.channels,):
             raise InvalidInput(
                 f"{self._name} has {self.channels} channels, but its input ends in {tuple(lanes.shape[-1:])}: "
@@ -101,7 +112,7 @@ class Neuron(nn.Module):
                 f"{self._name}: the input of a step is empty, {tuple(lanes.shape)}: no sample in it."
             )
         if state is None:
-            return lanes.new_zeros(lanes.shape)
+            return None
         if state.shape != lanes.shape:
             raise InvalidInput(
                 f"{self._name}: the state has shape {tuple(state.shape)}, but a step of the input has "
@@ -109,8 +120,8 @@ class Neuron(nn.Module):
             )
         return state.to(lanes.dtype)
 
-    def _sequence(self, x: Tensor, state: Tensor | None) -> Tensor:
-        """Check a sequence (T, ..., C) and return the state to start from."""
+    def _sequence(self, x: Tensor, state: Tensor | None) -> Tensor | None:
+        """Check a sequence (T, ..., C) and return the state to start from, None for zeros."""
         if x.dim() < 2:
             raise InvalidInput(
                 f"{self._name}: the input has shape {tuple(x.shape)}, but a sequence is (T, B, {self.channels}), time "
@@ -120,7 +131,7 @@ class Neuron(nn.Module):
             raise InvalidInput(
                 f"{self._name}: the sequence {tuple(x.shape)} has no steps; T must be at least 1."
             )
-        return self._state(x[0], state)
+        return self._given(x[0], state)
 
     def extra_repr(self) -> str:
         """Show the settings in a model's printout."""

@@ -1,5 +1,6 @@
 """The leaky integrate-and-fire neuron with its reset, trained exactly: no approximation, and no loop in Python."""
 
+import torch
 from torch import Tensor
 
 from unscan.trainer.neurons.base import SpikingNeuron, Values, answer
@@ -67,10 +68,14 @@ class Leaky(SpikingNeuron):
         u = self._sequence(x, state)
         beta, threshold = self.beta.to(x.dtype), self.threshold.to(x.dtype)
         membrane: Tensor | None
+        last: Tensor | None
         if self.form == "loop":
-            spikes, membrane, last = lif_loop(x, u, beta, threshold, self.how)
+            start = torch.zeros_like(x[0]) if u is None else u
+            spikes, membrane, last = lif_loop(x, start, beta, threshold, self.how)
         else:
-            spikes, membrane, last = lif(x, u, beta, threshold, self.how, membrane=return_membrane)
+            spikes, membrane, last = lif(
+                x, u, beta, threshold, self.how, membrane=return_membrane, state_after=return_state
+            )
         return answer(spikes, membrane if return_membrane else None, last if return_state else None)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

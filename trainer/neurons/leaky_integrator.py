@@ -59,10 +59,7 @@ class LeakyIntegrator(Neuron):
         start = self._sequence(x, state)
         beta = self.beta.to(x.dtype)
         driven, form = drive(x, beta, self.gain), settle_form(self.form, x)
-        if form == "scan":
-            u = scan(driven, start, beta)
-        else:
-            u = convolved(driven, None if state is None else start, beta, form)
+        u = scan(driven, start, beta) if form == "scan" else convolved(driven, start, beta, form)
         return answer(u, None, u[-1] if return_state else None)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

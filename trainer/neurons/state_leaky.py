@@ -55,10 +55,13 @@ class StateLeaky(SpikingNeuron):
         beta, threshold = self.beta.to(x.dtype), self.threshold.to(x.dtype)
         form = settle_form(self.form, x)
         membrane: Tensor | None
+        last: Tensor | None
         if form == "scan":
-            spikes, membrane, last = lif(x, u, beta, threshold, self.how, membrane=return_membrane)
+            spikes, membrane, last = lif(
+                x, u, beta, threshold, self.how, membrane=return_membrane, state_after=return_state
+            )
         else:
-            membrane = convolved(drive(x, beta, self.gain), None if state is None else u, beta, form)
+            membrane = convolved(drive(x, beta, self.gain), u, beta, form)
             spikes, last = self.how.fire(membrane, threshold), membrane[-1]
         return answer(spikes, membrane if return_membrane else None, last if return_state else None)
 

@@ -1,89 +1,107 @@
-"""How the fused kernels lay out their work: lanes side by side, in tiles of a width the compiler knows.
+"""How the fused kernels lay out their work: lanes side by side, in tiles of one vector.
 
-A lane is one neuron of one sample; lanes never speak to each other. A kernel walks time outside and a tile of
-lanes inside. With the tile's width a constant of the kernel, its inner loop becomes straight vector code.
-A last tile that would be partly empty starts earlier and computes some lanes a second time, to the same
-numbers; fewer lanes than one tile are padded. Per-lane vectors are therefore handed over as (tiles, width).
+A lane is one neuron of one sample; lanes never speak to each other. A kernel walks a tile of 64 lanes through
+some steps of time, then the next tile. A last tile that would be partly empty starts earlier and computes some
+lanes a second time, to the same numbers; fewer lanes than one tile are padded. Per-lane values are therefore
+handed over as (tiles, 64).
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-NARROW = 64
-WIDE = 512  # long rows are read with fewer jumps, once there are lanes enough to fill them
-_WIDE_FROM = 2048
+from unscan.trainer.recurrence.vector import LANES
+
 _THREADS_FROM = 1 << 20  # lane-steps; below it, starting a thread costs more than it saves
-_LARGE = 1 << 22  # bytes
+_LARGE = 1 << 17  # bytes; less comes from memory that the system does not take back
+_KEPT_BYTES = 1 << 27
+_kept: dict[int, tuple[Any, Any]] = {}  # memory of results, each with a weak reference to the result
 
 
-def tile_width(lanes: int) -> int:
-    """Choose the width of a tile."""
-    return WIDE if lanes >= _WIDE_FROM else NARROW
+def tile_count(lanes: int) -> int:
+    """How many tiles cover the lanes."""
+    return -(-lanes // LANES)
 
 
 @lru_cache(maxsize=64)
-def _index(lanes: int, width: int) -> Tensor:
-    """The lane that stands at each place of each tile, (tiles, width)."""
-    starts = torch.arange(0, lanes, width).clamp(max=lanes - width)
-    return starts[:, None] + torch.arange(width)
+def _index(lanes: int) -> Tensor:
+    """The lane that stands at each place of each tile, (tiles, 64)."""
+    starts = torch.arange(0, lanes, LANES).clamp(max=lanes - LANES)
+    return starts[:, None] + torch.arange(LANES)
 
 
-def to_tiles(values: Tensor, lanes: int, width: int) -> Tensor:
-    """Lay per-channel or per-lane values (..., n), where n divides `lanes`, out as (..., tiles, width)."""
+def to_tiles(values: Tensor, lanes: int) -> Tensor:
+    """Lay per-channel or per-lane values (..., n), where n divides `lanes`, out as (..., tiles, 64)."""
     values = values.detach()
     outer, n = values.shape[:-1], values.shape[-1]
     if n != lanes:
         values = values.repeat(*(1,) * len(outer), lanes // n)
-    if lanes < width:
-        return functional.pad(values, (0, width - lanes), value=1.0).unsqueeze(-2)
-    if lanes % width:
-        return values[..., _index(lanes, width)]
-    return values.reshape(*outer, -1, width).contiguous()
+    if lanes < LANES:
+        return functional.pad(values, (0, LANES - lanes), value=1.0).unsqueeze(-2)
+    if lanes % LANES:
+        return values[..., _index(lanes)]
+    return values.reshape(*outer, -1, LANES).contiguous()
 
 
 def from_tiles(tiles: Tensor, lanes: int) -> Tensor:
-    """The way back: (tiles, width) -> (lanes,)."""
-    width = tiles.shape[1]
-    if lanes < width or tiles.numel() == lanes:
+    """The way back: (tiles, 64) -> (lanes,)."""
+    if lanes < LANES or tiles.numel() == lanes:
         return tiles.reshape(-1)[:lanes]
     values = tiles.new_empty(lanes)
-    values[_index(lanes, width)] = tiles
+    values[_index(lanes)] = tiles
     return values
 
 
 def padded(x: Tensor) -> Tensor:
     """A sequence (T, ...) as contiguous (T, lanes), padded with zeros to one tile at least."""
     rows = x.reshape(x.shape[0], -1)
-    missing = NARROW - rows.shape[1]
+    missing = LANES - rows.shape[1]
     return functional.pad(rows, (0, missing)) if missing > 0 else rows.contiguous()
 
 
 def unpadded(rows: Tensor, shape: torch.Size) -> Tensor:
     """Rows (T, lanes) without their padding, in the shape of the sequence they came from."""
-    lanes = shape[1:].numel()
-    return rows[:, :lanes].reshape(shape)
+    if rows.numel() == shape.numel():
+        return rows.view(shape)
+    return rows[:, : shape[1:].numel()].reshape(shape)
+
+
+def _memory(size: int) -> Any:
+    """Bytes that nobody uses: those of a result that is gone, or else new ones."""
+    for key, (memory, user) in list(_kept.items()):
+        if memory.size == size and user() is None and _kept.pop(key, None):
+            return memory
+    room = _KEPT_BYTES - size - sum(memory.size for memory, _ in list(_kept.values()))
+    for key, (memory, user) in list(_kept.items()):
+        if room < 0 and user() is None and _kept.pop(key, None):
+            room += memory.size
+    return np.empty(size, np.uint8)
 
 
 def fresh(steps: int, lanes: int, dtype: torch.dtype) -> Tensor:
     """An uninitialised (T, lanes) tensor that is cheap to touch for the first time.
 
-    The first write to new memory is dearer than all the arithmetic here. numpy asks the kernel for large pages
-    when an array is large (a quarter of the time on Linux); torch does not unless it was told to before import.
+    The first write to new memory is dearer than all the arithmetic here, and the system takes large results back
+    as soon as they are gone. So some memory is kept for the next result of the same size. New memory comes from
+    numpy, which asks for large pages when an array is large (a quarter of the time on Linux).
     """
-    size = torch.finfo(dtype).bits // 8
-    if steps * lanes * size < _LARGE:
+    number = np.dtype(np.float32 if dtype == torch.float32 else np.float64)
+    size = steps * lanes * number.itemsize
+    if size < _LARGE:
         return torch.empty(steps, lanes, dtype=dtype)
-    spare = 64 // size
-    memory = np.empty(steps * lanes + spare, dtype=np.float32 if size == 4 else np.float64)
-    start = (-memory.ctypes.data % 64) // size
-    return torch.from_numpy(memory[start : start + steps * lanes].reshape(steps, lanes))
+    memory = _memory(size + 64)
+    start = -memory.ctypes.data % 64
+    array = memory[start : start + size].view(number).reshape(steps, lanes)
+    if sum(other.size for other, _ in list(_kept.values())) + memory.size <= _KEPT_BYTES:
+        _kept[id(memory)] = memory, ref(array)  # the tensor's storage is all that holds this array
+    return torch.from_numpy(array)
 
 
 def run_tiles(kernel: Callable[..., None], tiles: int, work: int, *arguments: Any) -> None:
@@ -91,7 +109,7 @@ def run_tiles(kernel: Callable[..., None], tiles: int, work: int, *arguments: An
 
     The threads live for one call: nothing outlives a fork, and kernels from several Python threads may overlap.
     """
-    arrays = [a.numpy() if isinstance(a, Tensor) else a for a in arguments]
+    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
     threads = min(torch.get_num_threads(), tiles) if work >= _THREADS_FROM else 1
     if threads == 1:
         kernel(*arrays, 0, tiles)

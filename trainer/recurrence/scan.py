@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
@@ -20,68 +21,67 @@ from unscan.trainer.recurrence.lanes import (
     from_tiles,
     padded,
     run_tiles,
-    tile_width,
+    tile_count,
     to_tiles,
     unpadded,
 )
 from unscan.trainer.recurrence.naive import li_loop
+from unscan.trainer.recurrence.vector import FINGERPRINT, LANES, load, spread, store
 
 _BLOCK = 32  # steps that one tile advances before the next tile's turn
 
 
 @cache
-def _forward(width: int) -> Callable[..., None]:
+def _forward() -> Callable[..., None]:
     """Build the forward kernel; `state` holds u_0 and ends as u_T."""
+    arithmetic = FINGERPRINT
 
     def forward(x: Any, beta: Any, state: Any, u: Any, first: Any, last: Any) -> None:
+        _ = arithmetic
         steps, lanes = x.shape
         for begin in range(0, steps, _BLOCK):
             for k in range(first, last):
-                left = min(k * width, lanes - width)
-                b = beta[k]
-                now = state[k]
+                left = min(k * LANES, lanes - LANES)
+                b = load(beta, k, 0)
+                now = load(state, k, 0)
                 for t in range(begin, min(steps, begin + _BLOCK)):
-                    xt = x[t, left : left + width]
-                    ut = u[t, left : left + width]
-                    for i in range(width):
-                        v = b[i] * now[i] + xt[i]
-                        ut[i] = v
-                        now[i] = v
+                    now = b * now + load(x, t, left)
+                    store(now, u, t, left)
+                store(now, state, k, 0)
 
     kernel: Callable[..., None] = njit(nogil=True, cache=True, error_model="numpy")(forward)
     return kernel
 
 
 @cache
-def _backward(learn: bool, width: int) -> Callable[..., None]:
+def _backward(learn: bool) -> Callable[..., None]:
     """Build the backward kernel; `back` holds what comes from beyond the end and ends as the state's gradient."""
+    arithmetic = FINGERPRINT
 
     def backward(
         du: Any, beta: Any, state: Any, u: Any, back: Any, dx: Any, dbeta: Any, first: Any, last: Any
     ) -> None:
+        _ = arithmetic
         steps, lanes = du.shape
+        sums = np.empty((1, LANES), du.dtype)
         for beyond in range(steps, 0, -_BLOCK):
             for k in range(first, last):
-                left = min(k * width, lanes - width)
-                b = beta[k]
-                d = back[k]
-                u0 = state[k]
-                db = dbeta[k if learn else 0]
+                left = min(k * LANES, lanes - LANES)
+                b = load(beta, k, 0)
+                d = load(back, k, 0)
+                db = spread(du.dtype.type(0.0))
                 for j in range(min(beyond, _BLOCK)):
                     t = beyond - 1 - j
-                    dut = du[t, left : left + width]
-                    dxt = dx[t, left : left + width]
-                    for i in range(width):
-                        total = dut[i] + d[i]
-                        dxt[i] = total
-                        d[i] = b[i] * total
-                    if learn and t > 0:
-                        before = u[t - 1, left : left + width]
-                        for i in range(width):
-                            db[i] += dxt[i] * before[i]
-                    if learn and t == 0:
-                        for i in range(width):
-                            db[i] += dxt[i] * u0[i]
+                    total = load(du, t, left) + d
+                    store(total, dx, t, left)
+                    d = b * total
+                    if learn:
+                        db = db + total * (load(u, t - 1, left) if t > 0 else load(state, k, 0))
+                store(d, back, k, 0)
+                if learn:
+                    store(db, sums, 0, 0)
+                    for i in range(LANES):
+                        dbeta[k, i] += sums[0, i]
 
     kernel: Callable[..., None] = njit(nogil=True, cache=True, error_model="numpy")(backward)
     return kernel
@@ -92,12 +92,10 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, state: Tensor, beta: Tensor) -> Tensor:
-        steps, lanes = x.shape[0], x.shape[1:].numel()
-        width = tile_width(lanes)
-        rows, decay = padded(x), to_tiles(beta, lanes, width)
-        start = to_tiles(state.reshape(-1), lanes, width)
+        steps, lanes = x.shape[0], state.numel()
+        rows, decay, start = padded(x), to_tiles(beta, lanes), to_tiles(state.reshape(-1), lanes)
         u = fresh(steps, rows.shape[1], x.dtype)
-        run_tiles(_forward(width), len(decay), rows.numel(), rows.detach(), decay, start.clone(), u)
+        run_tiles(_forward(), tile_count(lanes), rows.numel(), rows, decay, start.clone(), u)
         output = unpadded(u, x.shape)
         ctx.learn = bool(ctx.needs_input_grad[2])
         ctx.channels = beta.numel()
@@ -109,25 +107,13 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, du: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         decay, start, *kept = ctx.saved_tensors
         shape, lanes = du.shape, du.shape[1:].numel()
-        width = decay.shape[1]
         rows = padded(du)
         u = padded(kept[0]) if ctx.learn else rows[:1]
         back = torch.zeros_like(decay)
         dx = fresh(shape[0], rows.shape[1], rows.dtype)
-        dbeta = (
-            torch.zeros_like(decay, dtype=torch.float64) if ctx.learn else decay.new_zeros(1, width).double()
-        )
+        dbeta = torch.zeros(decay.shape if ctx.learn else (1, 1), dtype=torch.float64)
         run_tiles(
-            _backward(ctx.learn, width),
-            len(decay),
-            rows.numel(),
-            rows.detach(),
-            decay,
-            start,
-            u.detach(),
-            back,
-            dx,
-            dbeta,
+            _backward(ctx.learn), tile_count(lanes), rows.numel(), rows, decay, start, u, back, dx, dbeta
         )
         dstate = from_tiles(back, lanes).reshape(shape[1:])
         learned = (
@@ -136,12 +122,13 @@ class _Scan(torch.autograd.Function):
         return unpadded(dx, shape), dstate, learned
 
 
-def scan(x: Tensor, state: Tensor, beta: Tensor) -> Tensor:
-    """u_t = beta u_{t-1} + x_t for all t: x (T, ..., C), state (..., C), beta () or (C,) -> (T, ..., C).
+def scan(x: Tensor, state: Tensor | None, beta: Tensor) -> Tensor:
+    """u_t = beta u_{t-1} + x_t for all t: x (T, ..., C), state (..., C) or None for zeros, beta () or (C,).
 
     Equals `naive.li_loop` bit for bit forward; what the kernels cannot take (see `fused.runs_fused`) goes through it.
     """
+    start = torch.zeros_like(x[0]) if state is None else state
     if not runs_fused(x):
-        return li_loop(x, state, beta)
-    u: Tensor = _Scan.apply(x, state, beta.expand(x.shape[-1]))  # type: ignore[no-untyped-call]
+        return li_loop(x, start, beta)
+    u: Tensor = _Scan.apply(x, start, beta.expand(x.shape[-1]))  # type: ignore[no-untyped-call]
     return u

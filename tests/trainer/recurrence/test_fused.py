@@ -185,6 +185,58 @@ def test_no_step_reads_what_nobody_wrote(monkeypatch):
     assert_same(outcome(lif, inputs, Firing()), outcome(lif_loop, inputs, Firing()), 1e-13)
 
 
+@pytest.mark.parametrize("shape", [(2, 128), (3, 1), (2, 64), (1, 200)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_settings_of_one_number_of_whole_tiles_and_of_any_channels(shape, shared):
+    how = Firing("subtract", fires=">", gain="1-beta")
+    inputs = case(70, shape, shared=shared)
+    assert_same(outcome(lif, inputs, how), outcome(lif_loop, inputs, how), 1e-13)
+    mixed = (*inputs[:2], inputs[2].flatten()[0], inputs[3].expand(shape[-1]))
+    assert_same(outcome(lif, mixed, how), outcome(lif_loop, mixed, how), 1e-13)
+
+
+def test_no_state_is_zeros():
+    x, state, beta, threshold = case(50, (3, 25))
+    want = lif(x, torch.zeros_like(state), beta, threshold, Firing())
+    got = lif(x, None, beta, threshold, Firing())
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert lif(x, None, beta, threshold, Firing(), membrane=False, state_after=False)[1:] == (None, None)
+
+
+def test_gradients_handed_in_stay_as_they_were():
+    x, state, beta, threshold = case(20, (64,))
+    outputs = lif(x.requires_grad_(), state, beta, threshold, Firing())
+    gradients = [torch.randn_like(output) for output in outputs]
+    copies = [gradient.clone() for gradient in gradients]
+    torch.autograd.backward(outputs, gradients)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, copies, strict=True))
+
+
+def test_memory_of_a_result_is_used_again_only_when_nobody_holds_it(monkeypatch):
+    monkeypatch.setattr(lanes, "_kept", {})
+    first = lanes.fresh(1024, 64, torch.float32)
+    view, where = first[3:, 5], first.data_ptr()
+    del first
+    second = lanes.fresh(1024, 64, torch.float32)
+    assert second.data_ptr() != where
+    del view
+    assert lanes.fresh(1024, 64, torch.float32).data_ptr() == where
+    assert lanes.fresh(512, 64, torch.float64).data_ptr() == where  # as many bytes
+
+
+def test_memory_that_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(lanes, "_kept", {})
+    monkeypatch.setattr(lanes, "_KEPT_BYTES", 3 << 20)
+    held = [lanes.fresh(steps, 64, torch.float32) for steps in range(1024, 4096, 256)]
+    kept = [memory.size for memory, _ in lanes._kept.values()]
+    assert 1 << 20 < sum(kept) <= 3 << 20
+    del held
+    large = lanes.fresh(8192, 64, torch.float32)
+    assert any(user() is not None for _, user in lanes._kept.values())  # the idle ones made room for it
+    assert sum(memory.size for memory, _ in lanes._kept.values()) <= 3 << 20
+    assert large.shape == (8192, 64)
+
+
 def test_threads_change_nothing(monkeypatch):
     monkeypatch.setattr(lanes, "_THREADS_FROM", 1)
     before = torch.get_num_threads()
