@@ -5,9 +5,9 @@ float executions may part where rounding decides on which side of its threshold 
 sample runs on another history. So each sample that differs is judged by its first mismatch alone: a tie, or not.
 
 A tie is a difference that rounding can make. In float32 each step of u_t = beta u_{t-1} + I_t rounds a product and a
-sum, each by up to 2^-24 of its size, and the sum of n weights before it by about sqrt(n) times that; what was rounded
-at step s is still there, times beta^(t-s), at step t. So two executions may come to differ by
-2^-23 (2 + sqrt(n)) sum_s beta^(t-s) |u_s|. At least `TIE` of the threshold is granted.
+sum, each by up to 2^-24 of its size, and the sum I_t = sum_j w_j x_j of n terms before it by about sqrt(n) times 2^-24
+of G_t = sum_j |w_j x_j|; what was rounded at step s is still there, times beta^(t-s), at step t. So two executions may
+come to differ by 2^-23 sum_s beta^(t-s) (2 |u_s| + sqrt(n) G_s). At least `TIE` of the threshold is granted.
 """
 
 from __future__ import annotations
@@ -254,38 +254,34 @@ def _partings(graph: Graph, names: list[str], a: Execution, b: Execution) -> lis
     for name in names:
         differs = a.spikes[name] != b.spikes[name]
         steps_differ = differs.reshape(*differs.shape[:2], -1).any(axis=2)
-        node = cast(Spiking, graph.nodes[name])
-        unit = UNIT * (2 + fan_in(graph, name) ** 0.5)
         for sample in map(int, np.flatnonzero(steps_differ.any(axis=0))):
             step = int(steps_differ[:, sample].argmax())
             if sample in first and first[sample].step <= step:
                 continue
             places = [tuple(map(int, place)) for place in np.argwhere(differs[step, sample])]
-            found = [_mismatch(a, b, node, unit, name, step, sample, place) for place in places]
+            found = [_mismatch(graph, a, b, name, step, sample, place) for place in places]
             first[sample] = max(found, key=lambda m: abs(m.membrane_a - m.membrane_b) / m.rounding)
     return sorted(first.values(), key=lambda m: (m.step, m.sample))
 
 
-def fan_in(graph: Graph, name: str) -> int:
-    """Return how many weights are added up in one step before a neuron."""
-    sources = [graph.nodes[edge.source] for edge in graph.into(name)]
-    return sum(source.weight.shape[1] if isinstance(source, Linear) else 1 for source in sources)
-
-
 def _mismatch(
-    a: Execution,
-    b: Execution,
-    node: Spiking,
-    unit: float,
-    name: str,
-    step: int,
-    sample: int,
-    neuron: tuple[int, ...],
+    graph: Graph, a: Execution, b: Execution, name: str, step: int, sample: int, neuron: tuple[int, ...]
 ) -> Mismatch:
-    left, right = (e.membranes[name][(slice(step + 1), sample, *neuron)].astype(np.float64) for e in (a, b))
+    node = cast(Spiking, graph.nodes[name])
+    left, right = (e.membranes[name][: step + 1, sample][(..., *neuron)].astype(np.float64) for e in (a, b))
     beta, threshold = (
         float(np.broadcast_to(p, a.spikes[name].shape[2:])[neuron]) for p in (node.beta, node.threshold)
     )
-    kept = beta ** np.arange(step, -1, -1)
-    rounding = max(TIE * threshold, unit * float(kept @ np.maximum(np.abs(left), np.abs(right))))
+    reached = np.maximum(np.abs(left), np.abs(right))
+    lost = 2 * reached
+    for edge in graph.into(name):
+        source = graph.nodes[edge.source]
+        if isinstance(source, Linear):
+            weights = np.abs(source.weight[neuron], dtype=np.float64)
+            senders = [a.spikes.get(e.source) for e in graph.into(edge.source)]
+            added = sum(
+                (weights @ sent[: step + 1, sample].T for sent in senders if sent is not None), reached
+            )
+            lost = lost + len(weights) ** 0.5 * added
+    rounding = max(TIE * threshold, UNIT * float(beta ** np.arange(step, -1, -1) @ lost))
     return Mismatch(step, sample, name, neuron, float(left[-1]), float(right[-1]), threshold, rounding)
