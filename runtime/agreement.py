@@ -268,7 +268,8 @@ def _mismatch(
     graph: Graph, a: Execution, b: Execution, name: str, step: int, sample: int, neuron: tuple[int, ...]
 ) -> Mismatch:
     node = cast(Spiking, graph.nodes[name])
-    left, right = (e.membranes[name][: step + 1, sample][(..., *neuron)].astype(np.float64) for e in (a, b))
+    past: Any = (slice(step + 1), sample, *neuron)
+    left, right = (e.membranes[name][past].astype(np.float64) for e in (a, b))
     beta, threshold = (
         float(np.broadcast_to(p, a.spikes[name].shape[2:])[neuron]) for p in (node.beta, node.threshold)
     )
