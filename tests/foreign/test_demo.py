@@ -42,5 +42,5 @@ def test_other_frameworks_run_the_nir_file(demo, tmp_path, framework):
     run(framework, f"run_{framework}.py", tmp_path)
     theirs, truth = np.load(tmp_path / "demo.y.npy"), Reference(graph).run(data.x, record=False).outputs
     apart = np.abs(theirs - truth).max(axis=(0, 2))
-    print(framework, np.sort(apart)[-10:])
     assert (theirs[-1].argmax(-1) == truth[-1].argmax(-1)).all()
+    assert np.mean(apart < 1e-4) >= 0.99  # a tie in float32 may send a sample another way
