@@ -2,7 +2,6 @@
 
 import math
 from collections import OrderedDict
-from functools import singledispatch
 from typing import Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from unscan.compiler.errors import InvalidInput
 from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
 from unscan.trainer.norm import SequenceBatchNorm
-from unscan.trainer.recipe import Layer, LeakyNeuron, Network, Readout, StateLeakyNeuron
+from unscan.trainer.recipe import Layer, Network, Neuron, Readout
 
 
 class Residual(nn.Module):
@@ -102,42 +101,13 @@ def _readout(readout: Readout, in_features: int, classes: int) -> nn.Module:
     return nn.Sequential(OrderedDict(linear=nn.Linear(in_features, classes), integrator=integrator))
 
 
-@singledispatch
-def _neuron(settings: object, channels: int) -> nn.Module:
-    raise TypeError(f"no neuron is built from {type(settings).__name__}")
+NEURONS: dict[str, type[Leaky] | type[StateLeaky]] = {"leaky": Leaky, "state_leaky": StateLeaky}
 
 
-@_neuron.register
-def _(settings: LeakyNeuron, channels: int) -> nn.Module:
-    return Leaky(
-        channels,
-        _betas(settings.beta, settings.beta_to, channels),
-        settings.threshold,
-        settings.reset,
-        phase=settings.phase,
-        fires=settings.fires,
-        gain=settings.gain,
-        learn_beta=settings.learn_beta,
-        learn_threshold=settings.learn_threshold,
-        surrogate=settings.surrogate,
-        surrogate_width=settings.surrogate_width,
-        backward=settings.backward,
-    )
-
-
-@_neuron.register
-def _(settings: StateLeakyNeuron, channels: int) -> nn.Module:
-    return StateLeaky(
-        channels,
-        _betas(settings.beta, settings.beta_to, channels),
-        settings.threshold,
-        fires=settings.fires,
-        gain=settings.gain,
-        learn_beta=settings.learn_beta,
-        learn_threshold=settings.learn_threshold,
-        surrogate=settings.surrogate,
-        surrogate_width=settings.surrogate_width,
-    )
+def _neuron(settings: Neuron, channels: int) -> nn.Module:
+    """Build the neuron that settings describe: their names are those of its arguments."""
+    chosen = settings.model_dump(exclude={"kind", "beta", "beta_to"})
+    return NEURONS[settings.kind](channels, _betas(settings.beta, settings.beta_to, channels), **chosen)
 
 
 def _betas(beta: float, beta_to: float | None, channels: int) -> float | list[float]:

@@ -7,7 +7,7 @@ step with the state u. So the step node takes over every parameter as it is, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import singledispatch
 from typing import ClassVar
 
@@ -27,15 +27,7 @@ def iterative(node: Node) -> Node:
 @iterative.register(LIFScan)
 @iterative.register(LIFConvolution)
 def _(node: Spiking) -> Node:
-    return LIF(
-        beta=node.beta,
-        threshold=node.threshold,
-        reset=node.reset,
-        phase=node.phase,
-        fires=node.fires,
-        gain=node.gain,
-        trained_reset=node.reset,
-    )
+    return LIF(**{f.name: getattr(node, f.name) for f in fields(node)}, trained_reset=node.reset)
 
 
 @iterative.register
