@@ -37,7 +37,8 @@ def trained(tmp_path_factory):
     """A folder with a reset-free run, its graph deployed as trained and with the reset restored."""
     folder = tmp_path_factory.mktemp("cli")
     layers = [{"width": 20, "neuron": {"kind": "state_leaky", "beta": 0.9}, "norm": "batch"}]
-    recipe = {**RECIPE, "network": {"layers": layers, "readout": {"beta": 0.98}}}
+    network = {"layers": layers, "readout": {"beta": 0.98}}
+    recipe = {**RECIPE, "network": network, "precision": 32}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     said = unscan("train", folder / "tiny.yaml", "--out", folder / "run", "--json", folder / "train.json")
     assert "test accuracy" in said

@@ -23,6 +23,7 @@ RECIPE = {
     "optimiser": {"lr": 0.01},
     "epochs": 1,
     "batch_size": 128,
+    "precision": 64,  # one number format all the way: each is compiled anew in a fresh clone
 }
 
 
@@ -49,7 +50,7 @@ def test_train_compile_export_run_agree(tmp_path):
         assert comparison.decided_alike == 60
     assert json.loads(json.dumps(found.to_json()))["holds"]
 
-    simulated = unscan.simulate(deployed.astype(np.float64), data.x)
+    simulated = unscan.simulate(deployed, data.x)
     assert simulated.counts.total.acs > 0
     assert simulated.energy.synaptic < simulated.energy.dense
     np.testing.assert_array_equal(simulated.outputs.shape, (64, 60, 10))
