@@ -44,6 +44,14 @@ def tiny_task(monkeypatch):
     monkeypatch.setitem(TASKS, "tiny", lambda: tiny)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A process that a shell starts in the background is deaf to Ctrl-C; the tests press it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def recipe(**changes):
     return Recipe.parse(SMALL | changes, source="test")
 
