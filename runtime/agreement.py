@@ -176,6 +176,11 @@ class Agreement:
         return tuple(m for m in self.partings if m.tie)
 
     @property
+    def near(self) -> int:
+        """How many samples part with a membrane within `TIE` of its threshold: the narrow meaning of a tie."""
+        return sum(m.distance <= TIE for m in self.partings)
+
+    @property
     def silent(self) -> list[str]:
         """The layers in which one side, or both, fired nothing."""
         return [name for name, layer in self.layers.items() if layer.silent]
@@ -191,6 +196,7 @@ class Agreement:
             "holds": self.holds,
             "samples": self.samples,
             "samples_that_differ": len(self.partings),
+            "samples_within_1e-6_of_threshold": self.near,
             "ties": [m.to_json() for m in self.ties],
             "first_mismatch": self.first.to_json() if self.first else None,
             "silent_layers": self.silent,

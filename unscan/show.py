@@ -155,9 +155,9 @@ def energy_table(energy: Energy, samples: int) -> Table:
 def verify_table(found: Verification, title: str) -> Table:
     """Return one row for each executor and precision."""
     made = table(
-        title, "executor", "bits", "model's spikes", "its spikes", "F1", "apart", "ties", "outputs off by",
+        title, "executor", "bits", "model's spikes", "its spikes", "F1", "apart", "ties", "near", "outputs off by",
         "model right", "it right", "holds",
-        numbers="bits,model's spikes,its spikes,F1,apart,ties,outputs off by,model right,it right",
+        numbers="bits,model's spikes,its spikes,F1,apart,ties,near,outputs off by,model right,it right",
     )  # fmt: skip
     for row in found.comparisons:
         total = row.agreement.total
@@ -169,6 +169,7 @@ def verify_table(found: Verification, title: str) -> Table:
             f1(total.f1),
             str(len(row.agreement.partings)),
             str(len(row.agreement.ties)),
+            str(row.agreement.near),
             f"{row.agreement.output_absolute:.2g}",
             *(f"{value:.2%}" for value in row.accuracy or ()),
             *([""] * (0 if row.accuracy else 2)),

@@ -88,6 +88,7 @@ def test_rounding_explains_more_where_the_membrane_was_large(before, tie):
     large = max(before, 0.1) * 0.9**2 + 0.2 * 0.9 + 1 + 1e-5  # beta of the layer is 0.9
     assert first.rounding == pytest.approx(max(TIE, 2**-23 * 2 * large))
     assert first.tie is tie
+    assert compare(GRAPH, a, b).near == 0  # 1e-5 from the threshold, whatever rounding explains
 
 
 def test_rounding_explains_more_where_large_weights_cancel():
@@ -112,6 +113,7 @@ def test_a_membrane_at_the_threshold_excuses_no_other_far_from_it():
     first = compare(GRAPH, a, b).first
     assert first.distance == 0
     assert not first.tie
+    assert compare(GRAPH, a, b).near == 1
 
 
 def test_beside_a_tie_a_real_difference_counts():
