@@ -30,20 +30,21 @@ class _Bound(torch.autograd.Function):
 
 
 class Neuron(nn.Module):
-    """A layer of C neurons with a decay beta, and possibly a threshold.
+    """A layer of C neurons with a decay beta, if not None, and possibly a threshold.
 
     The stored number is the deployed one: nothing is re-parametrised, so float32 weights read as float64 are
     the same model. While it learns, a number may be stepped past its bound; what is used is the bound.
     """
 
-    def __init__(self, channels: int, beta: Values, learn_beta: bool) -> None:
+    def __init__(self, channels: int, beta: Values | None, learn_beta: bool) -> None:
         super().__init__()
         if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
             raise InvalidInput(
                 f"{self._name} has channels={channels!r}, but it needs a whole number from 1 up."
             )
         self.channels = channels
-        self._store("beta", beta, learn_beta, 0.0, 1.0)
+        if beta is not None:
+            self._store("beta", beta, learn_beta, 0.0, 1.0)
 
     @property
     def _name(self) -> str:
@@ -142,7 +143,7 @@ class SpikingNeuron(Neuron):
     """A neuron layer with a threshold."""
 
     def __init__(
-        self, channels: int, beta: Values, threshold: Values, learn_beta: bool, learn_threshold: bool
+        self, channels: int, beta: Values | None, threshold: Values, learn_beta: bool, learn_threshold: bool
     ) -> None:
         super().__init__(channels, beta, learn_beta)
         self._store("threshold", threshold, learn_threshold, torch.finfo(torch.float32).tiny, None)
@@ -151,6 +152,11 @@ class SpikingNeuron(Neuron):
     def threshold(self) -> Tensor:
         """The membrane at which a neuron fires, () or (C,), greater than 0."""
         return self._bounded("threshold", torch.finfo(torch.float32).tiny, None)
+
+
+def raised(x: Tensor) -> Tensor:
+    """Take half-precision inputs as float32: products may be rounded coarsely, membranes may not."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def answer(spikes: Tensor, membrane: Tensor | None, state: Tensor | None) -> Tensor | tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unscan.trainer.neurons.base import SpikingNeuron, Values, answer
+from unscan.trainer.neurons.base import SpikingNeuron, Values, answer, raised
 from unscan.trainer.recurrence.fused import lif
 from unscan.trainer.recurrence.naive import Firing, check_choice, lif_loop, lif_step
 
@@ -65,6 +65,7 @@ class Leaky(SpikingNeuron):
         Returned after the spikes where asked for: the membranes before reset m (T, B, C), then the state u_T
         (B, C), which continues the sequence when handed in. Gradients flow through all three.
         """
+        x = raised(x)
         u = self._sequence(x, state)
         beta, threshold = self.beta.to(x.dtype), self.threshold.to(x.dtype)
         membrane: Tensor | None

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unscan.trainer.neurons.base import Neuron, Values, answer
+from unscan.trainer.neurons.base import Neuron, Values, answer, raised
 from unscan.trainer.recurrence.convolution import convolve_direct, convolve_fft
 from unscan.trainer.recurrence.fused import runs_fused
 from unscan.trainer.recurrence.naive import CHOICES, check_choice, drive, li_step
@@ -56,6 +56,7 @@ class LeakyIntegrator(Neuron):
         self, x: Tensor, state: Tensor | None = None, *, return_state: bool = False
     ) -> Tensor | tuple[Tensor, ...]:
         """Run a sequence: x (T, B, C), or any (T, ..., C), to all u_t, and the last one where asked for."""
+        x = raised(x)
         start = self._sequence(x, state)
         beta = self.beta.to(x.dtype)
         driven, form = drive(x, beta, self.gain), settle_form(self.form, x)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from unscan.trainer.neurons.base import SpikingNeuron, Values, answer
+from unscan.trainer.neurons.base import SpikingNeuron, Values, answer, raised
 from unscan.trainer.neurons.leaky_integrator import FORMS, convolved, settle_form
 from unscan.trainer.recurrence.fused import lif
 from unscan.trainer.recurrence.naive import Firing, check_choice, drive, lif_step
@@ -51,6 +51,7 @@ class StateLeaky(SpikingNeuron):
         return_state: bool = False,
     ) -> Tensor | tuple[Tensor, ...]:
         """Run a sequence: x (T, B, C), or any (T, ..., C), to spikes; membranes and last state where asked for."""
+        x = raised(x)
         u = self._sequence(x, state)
         beta, threshold = self.beta.to(x.dtype), self.threshold.to(x.dtype)
         form = settle_form(self.form, x)
