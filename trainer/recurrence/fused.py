@@ -24,6 +24,7 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from unscan.trainer.recurrence.gpu import runs_on_gpu
 from unscan.trainer.recurrence.lanes import (
     fresh,
     from_tiles,
@@ -320,9 +321,13 @@ def lif(
 
     x (T, ..., C), state (..., C) or None for zeros, beta and threshold () or (C,). Equations and gradients:
     `naive.lif_step`, which this equals spike for spike; gradients differ from the loop's by rounding. Gradients
-    of beta and threshold are summed within a segment in x's dtype and over segments in float64. What the kernels
-    cannot take (see `runs_fused`) goes through the loop.
+    of beta and threshold are summed within a segment in x's dtype and over segments in float64. On a GPU the kernels of
+    `recurrence.gpu` run where Triton is installed; what no kernel takes (see `runs_fused`) goes through the loop.
     """
+    if runs_on_gpu(x):
+        from unscan.trainer.recurrence.gpu.lif import lif as lif_on_gpu
+
+        return lif_on_gpu(x, state, beta, threshold, how, membrane=membrane, state_after=state_after)
     if not runs_fused(x):
         return lif_loop(x, torch.zeros_like(x[0]) if state is None else state, beta, threshold, how)
     outputs: tuple[Tensor, Tensor | None, Tensor | None] = _Lif.apply(
