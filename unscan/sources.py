@@ -40,9 +40,10 @@ def traced(run: Run) -> Graph:
 
     first = next(module for module in run.model.modules() if isinstance(module, nn.Linear))
     recipe = run.recipe.model_dump(mode="json")
-    kind = Kind.REAL if run.recipe.task.encoding == "direct" else Kind.SPIKE
-    meta = {"task": recipe["task"], "decision": run.recipe.network.readout.decision, "recipe": recipe}
-    return trace(run.model, np.zeros((1, 1, first.in_features), np.float32), kind=kind, meta=meta)
+    meta = {"task": recipe["task"], "recipe": recipe}
+    if run.recipe.network.readout.decision != "every":
+        meta["decision"] = run.recipe.network.readout.decision
+    return trace(run.model, np.zeros((1, 1, first.in_features), np.float32), kind=Kind(run.kind), meta=meta)
 
 
 def read_graph(path: Path, *, dt: float | None = None) -> Graph:
@@ -62,6 +63,8 @@ def read_samples(
     graph: Graph, *, inputs: Path | None, labels: Path | None, data_dir: Path | None, limit: int | None
 ) -> Samples:
     """Return what a graph is run on: arrays from files, or else the test part of the task it was trained on.
+
+    Of a task that asks for answers at its steps there are no labels: their accuracy is measured in training alone.
 
     Raises:
         InvalidInput: files that are missing or do not fit, labels without inputs, or no task to fall back on.
@@ -107,7 +110,7 @@ def _task_samples(graph: Graph, data_dir: Path | None) -> Samples:
         )
     task = load(**settings, data_dir=data_dir)
     return Samples(
-        np.ascontiguousarray(task.test.x.numpy().swapaxes(0, 1)),
-        task.test.y.numpy(),
+        np.ascontiguousarray(task.test.x.numpy().swapaxes(0, 1), np.float32),
+        task.test.y.numpy() if task.targets == "class" else None,
         f"the {len(task.test.y)} test samples of {task.description}",
     )

@@ -1,11 +1,14 @@
 import builtins
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from unscan.cli import main
 from unscan.compiler.errors import DamagedFile, InvalidInput, MissingDependency
 from unscan.trainer import tasks
 from unscan.trainer.tasks import encode, mnist
@@ -44,9 +47,93 @@ def test_digits_are_ordered_sequences_of_64_pixels():
     assert "first 1437" in task.description
 
 
+def test_a_listing_reads_no_files_and_shows_every_task(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNSCAN_DATA", str(tmp_path / "none"))
+    said = CliRunner().invoke(main, ["tasks"], catch_exceptions=False).output
+    for name in tasks.TASKS:
+        assert name in said
+        assert isinstance(tasks.settings_of(name), dict)
+
+
+def test_every_task_and_setting_is_documented():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text()
+    for name in tasks.TASKS:
+        assert f"| `{name}`" in page
+        for setting, default in tasks.settings_of(name).items():
+            shown = (
+                list(default) if isinstance(default, tuple) else f"{default:g}" if default == 0 else default
+            )
+            assert f"{setting}: {shown}" in page, f"docs/tasks.md lacks {setting}: {shown}"
+
+
+def test_settings_of_a_task_and_their_names():
+    assert tasks.settings_of("digits") == {}
+    assert tasks.settings_of("speech_commands") == {"classes": 35, "downsample": 1}
+    assert tasks.settings_of("copy") == {"length": 10, "train": 10_000, "test": 2_000, "seed": 0}
+    with pytest.raises(
+        InvalidInput, match="unknown setting 'lenght' of the task copy; .* did you mean 'length'"
+    ):
+        tasks.load("copy", settings={"lenght": 3})
+    with pytest.raises(InvalidInput, match="unknown setting 'seed' of the task digits; it has none"):
+        tasks.load("digits", settings={"seed": 3})
+
+
+@pytest.mark.parametrize("how", [{"encoding": "rate"}, {"steps_per_pixel": 2}])
+def test_only_brightness_is_encoded(how):
+    said = "for brightness, and the inputs of the task copy are 0 and 1 already; allowed: encoding direct"
+    with pytest.raises(InvalidInput, match=said):
+        tasks.load("copy", settings={"train": 1, "test": 1}, **how)
+
+
+def test_every_part_of_a_task_is_encoded(monkeypatch):
+    x = torch.full((4, 3, 1), 0.5)
+    y = torch.zeros(4, dtype=torch.int64)
+    more = {"more": tasks.Part(x, y)}
+    made = tasks.Task(
+        "half", "", 2, 0.5, (1,), 3, "real", tasks.Part(x, y), tasks.Part(x[:2], y[:2]), tests=more
+    )
+    monkeypatch.setitem(tasks.TASKS, "half", lambda: lambda data_dir: made)
+    task = tasks.load("half", encoding="rate", steps_per_pixel=4)
+    assert (task.steps, task.kind) == (12, "spike")
+    assert torch.equal(task.tests["more"].x, encode(x, "rate", 4, first_sample=6))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_fashion_is_read_from_its_own_folder_alone(tmp_path, inside):
+    write_part(tmp_path / "fashion-mnist", "train", 7, 1)
+    images, labels = write_part(tmp_path / "fashion-mnist", "test", 5, 2)
+    folder = tmp_path / "fashion-mnist" if inside else tmp_path
+    task = tasks.load("sfashion_mnist", data_dir=folder)
+    assert "Fashion-MNIST, pixel by pixel in reading order; 7 images train, 5 test" in task.description
+    np.testing.assert_array_equal(task.test.x[:, :, 0] * 255, images.reshape(5, 12))
+    np.testing.assert_array_equal(task.test.y, labels)
+
+
+def test_fashion_and_digits_with_the_same_file_names_are_not_confused(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "datasets", Client(ConnectionError("none")))
+    for part in ("train", "test"):
+        write_part(tmp_path / "fashion-mnist", part, 5)
+    with pytest.raises(InvalidInput, match="there are no MNIST files in"):
+        tasks.load("smnist", data_dir=tmp_path / "fashion-mnist")
+    write_part(tmp_path / "mnist", "train", 5)
+    write_part(tmp_path / "mnist", "test", 5)
+    with pytest.raises(
+        InvalidInput, match="there are no Fashion-MNIST files in .* into a folder fashion-mnist"
+    ):
+        tasks.load("sfashion_mnist", data_dir=tmp_path / "mnist")
+
+
+def test_fashion_from_the_hub(monkeypatch):
+    monkeypatch.delenv("UNSCAN_DATA", raising=False)
+    monkeypatch.setitem(
+        __import__("sys").modules, "datasets", Client({"train": Hub(6), "test": Hub(3)}, mnist.FASHION.hub)
+    )
+    assert "from the hub's zalando-datasets/fashion_mnist" in tasks.load("sfashion_mnist").description
+
+
 def test_unknown_task_lists_the_names():
     with pytest.raises(
-        InvalidInput, match=r"'smnst'; allowed: digits, smnist, psmnist; did you mean 'smnist'\?"
+        InvalidInput, match=r"'smnst'; allowed: digits, smnist, psmnist, .*; did you mean 'smnist'\?"
     ):
         tasks.load("smnst")
 
@@ -154,11 +241,11 @@ class Hub:
 class Client:
     """Stands for the package `datasets`."""
 
-    def __init__(self, answer):
-        self.answer = answer
+    def __init__(self, answer, name=mnist.MNIST.hub):
+        self.answer, self.name = answer, name
 
     def load_dataset(self, name):
-        assert name == mnist.HUB_NAME
+        assert name == self.name
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

@@ -1,24 +1,18 @@
-"""Sequential MNIST: 784 pixels one by one, in reading order (smnist) or in one fixed random order (psmnist)."""
+"""MNIST and Fashion-MNIST as sequences: 784 pixels one by one, in reading order or in one fixed random order."""
 
-import gzip
 import math
-import os
-import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from unscan.compiler.errors import DamagedFile, InvalidInput, MissingDependency
+from unscan.compiler.errors import DamagedFile, InvalidInput
+from unscan.trainer.tasks.idx import Bytes, read_idx
+from unscan.trainer.tasks.sources import Hub, Labelled, data_folder
 from unscan.trainer.tasks.task import Part, Task
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-HUB_NAME = "ylecun/mnist"
 PERMUTATION_SEED = 92916
 TEST_SET_TRAIN = 8000
 
@@ -27,8 +21,18 @@ _FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 
-Bytes = NDArray[np.uint8]
-Labelled = tuple[Bytes, Bytes]
+
+@dataclass(frozen=True)
+class _Images:
+    """A data set of gray images in MNIST's files: what it is called, in a folder and on the hub."""
+
+    title: str
+    folder: str
+    hub: str
+
+
+MNIST = _Images("MNIST", "mnist", "ylecun/mnist")
+FASHION = _Images("Fashion-MNIST", "fashion-mnist", "zalando-datasets/fashion_mnist")
 
 
 def smnist(data_dir: Path | None = None) -> Task:
@@ -40,18 +44,8 @@ def smnist(data_dir: Path | None = None) -> Task:
     data comes from the public hub, which needs the package `datasets` and a network. Raises DamagedFile for
     a file that is not what its name says, MissingDependency and InvalidInput where no data can be had.
     """
-    (train_x, train_y), (test_x, test_y), split = _images(data_dir)
-    return Task(
-        name="smnist",
-        description=f"MNIST, pixel by pixel in reading order; {split}",
-        classes=10,
-        chance=0.1,
-        input_shape=(1,),
-        steps=math.prod(train_x.shape[1:]),
-        kind="real",
-        train=Part(_sequences(train_x), torch.from_numpy(train_y.astype(np.int64))),
-        test=Part(_sequences(test_x), torch.from_numpy(test_y.astype(np.int64))),
-    )
+    folders = [folder for folder in _folders(data_dir, MNIST) if folder.name != FASHION.folder]
+    return _load("smnist", MNIST, folders)
 
 
 def psmnist(data_dir: Path | None = None) -> Task:
@@ -62,56 +56,89 @@ def psmnist(data_dir: Path | None = None) -> Task:
     task = smnist(data_dir)
     order = torch.from_numpy(np.random.default_rng(PERMUTATION_SEED).permutation(task.steps))
     split = task.description.partition("; ")[2]
-    return Task(
+    return replace(
+        task,
         name="psmnist",
         description=f"MNIST, pixel by pixel in a fixed random order (seed {PERMUTATION_SEED}); {split}",
-        classes=task.classes,
-        chance=task.chance,
-        input_shape=task.input_shape,
-        steps=task.steps,
-        kind=task.kind,
         train=Part(task.train.x[:, order], task.train.y),
         test=Part(task.test.x[:, order], task.test.y),
     )
+
+
+def sfashion_mnist(data_dir: Path | None = None) -> Task:
+    """Load Fashion-MNIST as sequences (N, 784, 1) of brightness in [0, 1], in reading order.
+
+    Files, split and errors are those of `smnist`, but since the files have the same names as MNIST's, they are
+    read only from a folder named `fashion-mnist`: `data_dir` itself or a folder in it.
+    """
+    folders = [folder for folder in _folders(data_dir, FASHION) if folder.name == FASHION.folder]
+    return _load("sfashion_mnist", FASHION, folders)
+
+
+def _folders(data_dir: Path | None, images: _Images) -> list[Path]:
+    stated = data_folder(data_dir, images.title)
+    return [] if stated is None else [stated, stated / images.folder]
+
+
+def _load(name: str, images: _Images, folders: list[Path]) -> Task:
+    (train_x, train_y), (test_x, test_y), split = _parts(images, folders)
+    return Task(
+        name=name,
+        description=f"{images.title}, pixel by pixel in reading order; {split}",
+        classes=10,
+        chance=0.1,
+        input_shape=(1,),
+        steps=math.prod(train_x.shape[1:]),
+        kind="real",
+        train=Part(_sequences(train_x), torch.from_numpy(train_y.astype(np.int64))),
+        test=Part(_sequences(test_x), torch.from_numpy(test_y.astype(np.int64))),
+    )
+
+
+def _parts(images: _Images, folders: list[Path]) -> tuple[Labelled, Labelled, str]:
+    for folder in folders:
+        test = _read_part(folder, "test", images.title)
+        if test is None:
+            continue
+        train = _read_part(folder, "train", images.title)
+        if train is not None:
+            return train, test, f"{len(train[0])} images train, {len(test[0])} test"
+        return _cut(folder, test)
+    looked = (
+        f"there are no {images.title} files in {' or '.join(map(str, folders))}"
+        if folders
+        else "no data directory is named"
+    )
+    place = f"a folder {images.folder}" if images is FASHION else "a folder"
+    advice = f"put {_FILES['test'][0]}.gz and its three companions into {place} and name it with --data-dir"
+    train, test = Hub(images.hub, images.title).fetch(looked, advice)
+    return train, test, f"{len(train[0])} images train, {len(test[0])} test, from the hub's {images.hub}"
 
 
 def _sequences(images: Bytes) -> Tensor:
     return torch.from_numpy(images.reshape(len(images), -1, 1).astype(np.float32) / np.float32(255))
 
 
-def _images(data_dir: Path | None) -> tuple[Labelled, Labelled, str]:
-    stated = data_dir or (Path(os.environ["UNSCAN_DATA"]) if os.environ.get("UNSCAN_DATA") else None)
-    if stated is not None and not stated.is_dir():
+def _cut(folder: Path, test: Labelled) -> tuple[Labelled, Labelled, str]:
+    border = TEST_SET_TRAIN
+    images, labels = test
+    if len(images) <= border:
         raise InvalidInput(
-            f"the data directory {stated} is not a folder; name one that holds the MNIST files"
+            f"{folder} holds {len(images)} test images and no training set; wanted the training files "
+            f"{' and '.join(_FILES['train'])}, or more than {border} test images to split"
         )
-    for folder in [] if stated is None else [stated, stated / "mnist"]:
-        test = _read_part(folder, "test")
-        if test is None:
-            continue
-        train = _read_part(folder, "train")
-        if train is not None:
-            return train, test, f"{len(train[0])} images train, {len(test[0])} test"
-        border = TEST_SET_TRAIN
-        images, labels = test
-        if len(images) <= border:
-            raise InvalidInput(
-                f"{folder} holds {len(images)} test images and no training set; wanted the training files "
-                f"{' and '.join(_FILES['train'])}, or more than {border} test images to split"
-            )
-        split = f"only the test set: its first {border} images train, its last {len(images) - border} test"
-        return (images[:border], labels[:border]), (images[border:], labels[border:]), split
-    return _from_hub(stated)
+    split = f"only the test set: its first {border} images train, its last {len(images) - border} test"
+    return (images[:border], labels[:border]), (images[border:], labels[border:]), split
 
 
-def _read_part(folder: Path, part: str) -> Labelled | None:
+def _read_part(folder: Path, part: str, title: str) -> Labelled | None:
     images_file, labels_file = (_find(folder, name) for name in _FILES[part])
     if images_file is None and labels_file is None:
         return None
     if images_file is None or labels_file is None:
         missing = _FILES[part][0 if images_file is None else 1]
         raise InvalidInput(
-            f"{folder} lacks {missing} (or {missing}.gz), which belongs to its other MNIST files"
+            f"{folder} lacks {missing} (or {missing}.gz), which belongs to its other {title} files"
         )
     images, labels = read_idx(images_file, dimensions=3), read_idx(labels_file, dimensions=1)
     if len(images) != len(labels):
@@ -124,67 +151,3 @@ def _read_part(folder: Path, part: str) -> Labelled | None:
 
 def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def read_idx(path: Path, dimensions: int) -> Bytes:
-    """Read an IDX file of unsigned bytes, plain or gzip, as an array of so many dimensions.
-
-    The format: two zero bytes, the type (8: unsigned byte), the number of dimensions, each size as a big-endian
-    32-bit number, then the values. Raises DamagedFile with what the file has and what it should have.
-    """
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DamagedFile(
-                f"{path}: the gzip data is damaged or cut off ({error}); fetch the file again"
-            ) from error
-    head = 4 + 4 * dimensions
-    wanted = bytes([0, 0, 8, dimensions])
-    if content[:4] != wanted:
-        raise DamagedFile(
-            f"{path}: not an IDX file of {dimensions}-dimensional bytes: it starts with "
-            f"{content[:4].hex(' ') or 'nothing'}, wanted {wanted.hex(' ')}; fetch the file again"
-        )
-    if len(content) < head:
-        raise DamagedFile(
-            f"{path}: {len(content)} bytes, wanted at least the {head} of an IDX head; fetch the file again"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    if len(content) - head != math.prod(shape):
-        raise DamagedFile(
-            f"{path}: {len(content) - head} values after the head, wanted {math.prod(shape)} "
-            f"for {' x '.join(map(str, shape))}; fetch the file again"
-        )
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
-
-
-def _from_hub(stated: Path | None) -> tuple[Labelled, Labelled, str]:
-    looked = (
-        f"{stated} and {stated / 'mnist'} hold no MNIST files" if stated else "no data directory is named"
-    )
-    advice = f"put {_FILES['test'][0]}.gz and its three companions into a folder and name it with --data-dir"
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise MissingDependency(
-            f"{looked} (--data-dir or UNSCAN_DATA), and fetching MNIST from the public hub needs a package: "
-            f"pip install 'unscan[hub]'; or {advice}"
-        ) from error
-    try:
-        parts = load_dataset(HUB_NAME)
-        train, test = (_hub_part(parts[name]) for name in ("train", "test"))
-    # What a failed download raises is the hub client's affair and changes with its version.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInput(
-            f"{looked} (--data-dir or UNSCAN_DATA), and {HUB_NAME} could not be fetched from the public hub "
-            f"({reason}); connect to a network, or {advice}"
-        ) from error
-    return train, test, f"{len(train[0])} images train, {len(test[0])} test, from the hub's {HUB_NAME}"
-
-
-def _hub_part(part: "Dataset") -> Labelled:
-    columns = part.with_format("numpy")[:]
-    return np.asarray(columns["image"], np.uint8), np.asarray(columns["label"], np.uint8)
