@@ -1,6 +1,6 @@
 """Time exact inference of a 784-512-512-10 network over 100 steps: the event executor against its peers.
 
-    python benchmarks/inference.py [--quick] [--rates 1 5 20] [--batches 1 128] [--json FILE]
+    unscan bench inference [--quick] [--rates 1 5 20] [--batches 1 128] [--json FILE]
 
 Every layer fires at the named rate: thresholds are calibrated, layer after layer, on the input that is timed.
 All run in float32 on one thread, on the same arrays, and take turns in every round; medians of the rounds are
@@ -225,7 +225,7 @@ def shown(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="5 %% only, three short rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rates, rounds, at_least = ([5.0], 3, 0.01) if options.quick else (options.rates, options.rounds, 0.05)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

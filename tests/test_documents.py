@@ -50,7 +50,7 @@ def test_every_recipe_is_valid_and_every_key_documented():
 
     page = (ROOT / "docs" / "recipes.md").read_text()
     for path in [
-        *(ROOT / "examples" / "recipes").glob("*.yaml"),
+        *(ROOT / "examples" / "recipes").glob("**/*.yaml"),
         ROOT / "trainer" / "recipes" / "digits.yaml",
     ]:
         Recipe.read(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("trainer", "compiler", "runtime", "targets")
+FOLDERS = ("trainer", "compiler", "runtime", "targets", "benchmarks")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -105,6 +105,7 @@ ABOVE = {
     "trainer": {"trainer"},
     "targets": {"compiler", "targets"},
     "runtime": {"compiler", "targets", "runtime"},
+    "benchmarks": {"compiler", "targets", "runtime", "trainer", "benchmarks"},
 }
 
 

@@ -1,5 +1,4 @@
 """Build and train spiking state-space models in the form that sees a whole sequence at once."""
 
-from unscan.trainer.neurons import Leaky, LeakyIntegrator, LinearLeaky, StateLeaky
-
-__all__ = ["Leaky", "LeakyIntegrator", "LinearLeaky", "StateLeaky"]
+from unscan.trainer.neurons import *  # noqa: F403 the neurons are what the trainer is for
+from unscan.trainer.neurons import __all__ as __all__

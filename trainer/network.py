@@ -2,15 +2,43 @@
 
 import math
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
+from unscan.trainer.neurons import (
+    AdaptiveLeaky,
+    AnnealedLeaky,
+    AssociativeLeaky,
+    BinaryThreshold,
+    DeltaLeaky,
+    Leaky,
+    LeakyIntegrator,
+    SlidingPSN,
+    SpikingSSM,
+    StateLeaky,
+    StochasticLeaky,
+    SurrogateLeaky,
+    Synaptic,
+)
 from unscan.trainer.norm import SequenceBatchNorm
-from unscan.trainer.recipe import Layer, Network, Neuron, Readout
+from unscan.trainer.settings import (
+    AssociativeMemory,
+    DeltaMemory,
+    Dense,
+    Layer,
+    LeakyReadout,
+    Linear,
+    Network,
+    Neuron,
+    Readout,
+    SpikingReadout,
+    StateSpace,
+)
 
 
 class Residual(nn.Module):
@@ -29,26 +57,26 @@ class Residual(nn.Module):
 def build(network: Network, in_features: int, classes: int) -> nn.Sequential:
     """Build the model of a recipe: x (T, B, in_features) to the readout's outputs (T, B, classes).
 
-    A sequence of `layer1`, `layer2`, ... and `readout`, each a sequence of linear, norm, neuron and dropout as
-    far as it has them. The decision over time is not in it (`decide`), so that its iterative form gives one
-    output per step. Weights come from torch's global generator. Raises InvalidInput for a residual first layer
-    whose width is not `in_features`.
+    A sequence of `layer1`, `layer2`, ... and `readout`. The decision over time is not in it (`decide`), so that its
+    iterative form gives one output per step. Weights come from torch's global generator. Raises InvalidInput for a
+    residual first layer whose width is not `in_features`.
     """
     model: OrderedDict[str, nn.Module] = OrderedDict()
     width = in_features
     for number, layer in enumerate(network.layers, start=1):
-        if layer.residual and width != layer.width:
+        after = layer.width_after(width)
+        if getattr(layer, "residual", False) and width != after:
             raise InvalidInput(
-                f"network.layers.{number - 1} is residual with width {layer.width} on an input of {width}; "
+                f"network.layers.{number - 1} is residual with width {after} on an input of {width}; "
                 f"allowed: width {width}, or residual: false"
             )
         model[f"layer{number}"] = _layer(layer, width)
-        width = layer.width
+        width = after
     model["readout"] = _readout(network.readout, width, classes)
     return nn.Sequential(model)
 
 
-def decide(outputs: Tensor, how: Literal["last", "mean"]) -> Tensor:
+def decide(outputs: Tensor, how: str) -> Tensor:
     """Reduce outputs (T, B, classes) to scores (B, classes): the last step's, or the mean over time."""
     return outputs[-1] if how == "last" else outputs.mean(dim=0)
 
@@ -81,37 +109,89 @@ def start_as_clocks_(linear: nn.Linear, beta: float | list[float], threshold: fl
         linear.weight.copy_(size * sign * disturbed)
 
 
+@singledispatch
 def _layer(layer: Layer, in_features: int) -> nn.Module:
+    """Build a layer from its settings."""
+    raise TypeError(f"no rule builds a layer from {type(layer).__name__}")
+
+
+@_layer.register
+def _(layer: Dense, in_features: int) -> nn.Module:
     linear = nn.Linear(in_features, layer.width)
+    neuron = _neuron(layer.neuron, layer.width)
     if layer.start == "clocks":
-        betas = _betas(layer.neuron.beta, layer.neuron.beta_to, layer.width)
-        start_as_clocks_(linear, betas, layer.neuron.threshold)
+        start_as_clocks_(linear, neuron.beta.tolist(), layer.neuron.threshold)
     parts: OrderedDict[str, nn.Module] = OrderedDict(linear=linear)
     if layer.norm == "batch":
         parts["norm"] = SequenceBatchNorm(layer.width)
-    parts["neuron"] = _neuron(layer.neuron, layer.width)
+    parts["neuron"] = neuron
     if layer.dropout:
         parts["dropout"] = nn.Dropout(layer.dropout)
-    inner = nn.Sequential(parts)
-    return Residual(inner) if layer.residual else inner
+    return _wrapped(nn.Sequential(parts), layer.residual)
 
 
-def _readout(readout: Readout, in_features: int, classes: int) -> nn.Module:
-    integrator = LeakyIntegrator(classes, readout.beta, gain=readout.gain, learn_beta=readout.learn_beta)
-    return nn.Sequential(OrderedDict(linear=nn.Linear(in_features, classes), integrator=integrator))
+@_layer.register
+def _(layer: Linear, in_features: int) -> nn.Module:
+    parts: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(in_features, layer.width))
+    if layer.activation == "relu":
+        parts["activation"] = nn.ReLU()
+    return nn.Sequential(parts)
 
 
-NEURONS: dict[str, type[Leaky] | type[StateLeaky]] = {"leaky": Leaky, "state_leaky": StateLeaky}
+@_layer.register
+def _(layer: StateSpace, in_features: int) -> nn.Module:
+    settings = layer.model_dump(exclude={"kind", "neuron"})
+    return SpikingSSM(in_features, neuron=_neuron(layer.neuron, in_features), **settings)
 
 
-def _neuron(settings: Neuron, channels: int) -> nn.Module:
+@_layer.register
+def _(layer: AssociativeMemory, in_features: int) -> nn.Module:
+    settings = layer.model_dump(exclude={"kind", "residual"})
+    return _wrapped(AssociativeLeaky(in_features, **settings), layer.residual)
+
+
+@_layer.register
+def _(layer: DeltaMemory, in_features: int) -> nn.Module:
+    settings = layer.model_dump(exclude={"kind", "residual"})
+    return _wrapped(DeltaLeaky(in_features, **settings), layer.residual)
+
+
+def _wrapped(inner: nn.Module, residual: bool) -> nn.Module:
+    return Residual(inner) if residual else inner
+
+
+def _readout(readout: Readout, in_features: int, outputs: int) -> nn.Module:
+    parts: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(in_features, outputs))
+    if isinstance(readout, LeakyReadout):
+        parts["integrator"] = LeakyIntegrator(
+            outputs, readout.beta, gain=readout.gain, learn_beta=readout.learn_beta
+        )
+    elif isinstance(readout, SpikingReadout):
+        parts["neuron"] = _neuron(readout.neuron, outputs)
+    return nn.Sequential(parts)
+
+
+NEURONS: dict[str, Callable[..., nn.Module]] = {
+    "leaky": Leaky,
+    "state_leaky": StateLeaky,
+    "annealed_leaky": AnnealedLeaky,
+    "surrogate_leaky": SurrogateLeaky,
+    "sliding_psn": SlidingPSN,
+    "stochastic_leaky": StochasticLeaky,
+    "synaptic": Synaptic,
+    "adaptive_leaky": AdaptiveLeaky,
+    "binary": BinaryThreshold,
+}
+
+
+def _neuron(settings: Neuron, channels: int) -> Any:
     """Build the neuron that settings describe: their names are those of its arguments."""
-    chosen = settings.model_dump(exclude={"kind", "beta", "beta_to"})
-    return NEURONS[settings.kind](channels, _betas(settings.beta, settings.beta_to, channels), **chosen)
+    chosen = settings.model_dump(exclude={"kind", "beta_to"})
+    if getattr(settings, "beta_to", None) is not None:
+        chosen["beta"] = _spread(settings.beta, settings.beta_to, channels)
+    return NEURONS[settings.kind](channels, **chosen)
 
 
-def _betas(beta: float, beta_to: float | None, channels: int) -> float | list[float]:
-    if beta_to is None:
-        return beta
-    spread = torch.logspace(math.log10(1 - beta), math.log10(1 - beta_to), channels, dtype=torch.float64)
-    return [float(value) for value in 1 - spread]
+def _spread(beta: float, beta_to: float, channels: int) -> list[float]:
+    leaks = torch.logspace(math.log10(1 - beta), math.log10(1 - beta_to), channels, dtype=torch.float64)
+    return [float(value) for value in 1 - leaks]

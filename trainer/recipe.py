@@ -1,45 +1,29 @@
 """Recipes: everything that decides what a training run computes, validated, in one YAML file."""
 
-import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.surrogate import SURROGATES
+from unscan.trainer.explain import explain, shown
+from unscan.trainer.settings import Augmentation, Network, Positive, Settings, Share
 from unscan.trainer.tasks import TASKS, Encoding
 
-__all__ = [
-    "Augmentation",
-    "EarlyStopping",
-    "Layer",
-    "LeakyNeuron",
-    "Network",
-    "Neuron",
-    "Optimiser",
-    "Readout",
-    "Recipe",
-    "StateLeakyNeuron",
-    "TaskSettings",
-]
-
-Positive = Annotated[int, Field(ge=1)]
-Decay = Annotated[float, Field(gt=0, lt=1)]
 Metric = Literal["train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class TaskSettings(Settings):
+    """Which task, with which `settings` of its own (see docs/tasks.md).
 
-
-class TaskSettings(_Settings):
-    """Which task, and how its brightness becomes input (see `unscan.trainer.tasks.encoding`)."""
+    `encoding` and `steps_per_pixel` say how brightness becomes input (see `unscan.trainer.tasks.encoding`).
+    """
 
     name: str
+    settings: Mapping[str, Any] = Field(default_factory=dict)
     encoding: Encoding = "direct"
     steps_per_pixel: Positive = 1
 
@@ -57,114 +41,19 @@ class TaskSettings(_Settings):
         return self
 
 
-class _Spiking(_Settings):
-    """What all spiking neurons share.
-
-    `beta_to` spreads the decays over the channels, from `beta` in the first to `beta_to` in the last, with
-    1 - beta evenly spaced on a logarithmic scale. Without it one beta serves the whole layer.
-    """
-
-    beta: Decay = 0.9
-    beta_to: Decay | None = None
-    threshold: float = Field(default=1.0, gt=0)
-    fires: Literal[">=", ">"] = ">="
-    gain: Literal["1", "1-beta"] = "1"
-    learn_beta: bool = False
-    learn_threshold: bool = False
-    surrogate: str = "atan"
-    surrogate_width: float | None = Field(default=None, gt=0)
-
-    @field_validator("surrogate")
-    @classmethod
-    def _known(cls, surrogate: str) -> str:
-        if surrogate not in SURROGATES:
-            raise ValueError(f"allowed: {', '.join(SURROGATES)}")
-        return surrogate
-
-    @field_validator("gain", mode="before")
-    @classmethod
-    def _gain_as_text(cls, gain: Any) -> Any:
-        return "1" if gain == 1 else gain
-
-
-class LeakyNeuron(_Spiking):
-    """The LIF neuron with its reset, trained exactly (`unscan.trainer.neurons.Leaky`)."""
-
-    kind: Literal["leaky"] = "leaky"
-    reset: Literal["zero", "subtract", "none"] = "zero"
-    phase: Literal["now", "next"] = "now"
-    backward: Literal["bptt", "sltt"] = "bptt"
-
-
-class StateLeakyNeuron(_Spiking):
-    """The neuron without reset, parallel in time (`unscan.trainer.neurons.StateLeaky`)."""
-
-    kind: Literal["state_leaky"]
-
-
-Neuron = Annotated[LeakyNeuron | StateLeakyNeuron, Field(discriminator="kind")]
-
-
-class Layer(_Settings):
-    """One layer: linear, norm, neuron, dropout.
-
-    `norm: batch` normalises each channel over time and batch before the neuron. `residual` adds the layer's
-    input to its output and needs both equally wide. `start: clocks` is a starting point for a layer that sees
-    one or few numbers at a time (`unscan.trainer.network.start_as_clocks_`). `lr_scale` multiplies the learning
-    rate of the layer's weights; 0 leaves them as they start.
-    """
-
-    width: Positive
-    neuron: Neuron
-    norm: Literal["none", "batch"] = "none"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    residual: bool = False
-    start: Literal["default", "clocks"] = "default"
-    lr_scale: float = Field(default=1.0, ge=0)
-
-
-class Readout(_Settings):
-    """The last layer: linear, then a leaky integrator u_t = beta u_{t-1} + x_t for each class.
-
-    `decision` takes the class from the integrator's `last` step or from its `mean` over time.
-    """
-
-    kind: Literal["leaky_integrator"] = "leaky_integrator"
-    beta: float = Field(default=0.99, gt=0, le=1)
-    gain: Literal["1", "1-beta"] = "1"
-    learn_beta: bool = False
-    decision: Literal["last", "mean"] = "last"
-
-
-class Network(_Settings):
-    """The layers from input to readout."""
-
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
-    readout: Readout = Readout()
-
-    @model_validator(mode="after")
-    def _residual_widths(self) -> Self:
-        for index in range(1, len(self.layers)):
-            before, layer = self.layers[index - 1].width, self.layers[index].width
-            if self.layers[index].residual and before != layer:
-                raise ValueError(
-                    f"layers.{index} is residual with width {layer} after width {before}; "
-                    f"allowed: width {before}, or residual: false"
-                )
-        return self
-
-
-class Optimiser(_Settings):
+class Optimiser(Settings):
     """The optimiser and the course of its learning rate.
 
     The rate rises over `warm_up` epochs (fractions allowed), then stays (`constant`) or falls to nothing along
     half a cosine (`cosine`). `neuron_lr` is the rate of what neurons learn themselves (decays, thresholds), by
-    default `lr`; these and the biases have no weight decay.
+    default `lr`; `ssm_lr` that of the state matrices and time steps of state-space layers. These, the biases and
+    the norms have no weight decay.
     """
 
     kind: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(default=1e-3, gt=0)
     neuron_lr: float | None = Field(default=None, gt=0)
+    ssm_lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -179,25 +68,14 @@ class Optimiser(_Settings):
         return self
 
 
-class Augmentation(_Settings):
-    """Vary the training sequences anew in each epoch.
-
-    `shift` moves each sequence by up to so many steps earlier or later, zeros filling the gap; `noise` is the
-    standard deviation of normal noise added to real inputs.
-    """
-
-    shift: Annotated[int, Field(ge=0)] = 0
-    noise: float = Field(default=0.0, ge=0)
-
-
-class EarlyStopping(_Settings):
+class EarlyStopping(Settings):
     """Stop when `metric` has not improved for `patience` epochs."""
 
     patience: Positive
     metric: Metric = "validation_accuracy"
 
 
-class Recipe(_Settings):
+class Recipe(Settings):
     """A whole training run.
 
     `validation` is the fraction of the training part, its end, that is held out to watch; the test part is only
@@ -208,6 +86,9 @@ class Recipe(_Settings):
     added, each weighted by its share of the batch: the gradients of the whole batch to rounding, in the memory
     of a chunk (001, section 4.2). BatchNorm takes its statistics from what it sees at once, so with it chunks
     would be another computation, and the two are refused together. Dropout draws other masks with chunks.
+
+    `precision` is the number format of weights and arithmetic, in bits; "bf16" keeps weights, membranes and states in
+    float32 and multiplies matrices in bfloat16.
     """
 
     task: TaskSettings
@@ -218,15 +99,15 @@ class Recipe(_Settings):
     batch_size: Positive = 64
     chunk_size: Positive | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    validation: float = Field(default=0.0, ge=0, lt=1)
+    validation: Share = 0.0
     keep: Literal["last", "best"] = "last"
     early_stopping: EarlyStopping | None = None
     gradient_clip: float | None = Field(default=None, gt=0)
-    precision: Literal[32, 64] = 32
+    precision: Literal[32, 64, "bf16"] = 32
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.chunk_size is not None and any(layer.norm == "batch" for layer in self.network.layers):
+        if self.chunk_size is not None and self.network.has_batch_norm:
             raise ValueError(
                 f"chunk_size is {self.chunk_size} with norm batch, whose statistics over a chunk are not those "
                 "of the batch; allowed: chunk_size with norm none, or norm batch without chunk_size"
@@ -279,7 +160,7 @@ class Recipe(_Settings):
             raise InvalidInput(f"the recipe {path}{place} is not YAML: {problem}") from error
         if not isinstance(document, dict):
             raise InvalidInput(
-                f"the recipe {path} holds {_shown(document)}; wanted keys and values, among "
+                f"the recipe {path} holds {shown(document)}; wanted keys and values, among "
                 f"{', '.join(cls.model_fields)}"
             )
         return cls.parse(document, source=str(path))
@@ -290,7 +171,7 @@ class Recipe(_Settings):
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            raise InvalidInput(_explain(error, document, source)) from error
+            raise InvalidInput(explain(error, cls, document, source)) from error
 
     def write(self, path: Path | str) -> None:
         """Write the recipe as YAML, every setting spelled out, so that `read` gives an equal recipe."""
@@ -317,89 +198,3 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))
     else:
         yield path, value
-
-
-def _explain(error: ValidationError, document: Mapping[str, Any], source: str) -> str:
-    """Turn pydantic's list into one paragraph about its first entry: key, got, allowed."""
-    entries = error.errors(include_url=False)
-    # a list whose entry failed is reported as too short besides
-    first, *others = [entry for entry in entries if entry["type"] != "too_short"] or entries
-    path = _path(first["loc"], document)
-    key = ".".join(map(str, path))
-    text = f"the recipe {source}: "
-    if first["type"] == "extra_forbidden":
-        allowed = list(_model_at(first["loc"][:-1]).model_fields)
-        close = difflib.get_close_matches(str(path[-1]), allowed, n=1)
-        text += f"unknown key {key}; allowed here: {', '.join(allowed)}"
-        text += f"; did you mean {close[0]}?" if close else ""
-    elif first["type"] == "missing":
-        text += f"{key} is missing"
-    elif first["type"] == "value_error":
-        said = str(first["ctx"]["error"])
-        if said.startswith("allowed"):
-            text += f"{key} is {_shown(first['input'])}; {said}"
-        else:
-            text += f"{key}.{said}" if key else said
-    elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kind = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
-        got = "is missing" if kind is None else f"is {_shown(kind)}"
-        text += f"{key}.kind {got}; allowed: {first.get('ctx', {}).get('expected_tags', _kinds())}"
-    else:
-        message = first["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
-        text += f"{key} is {_shown(first['input'])}; allowed: {message[:1].lower()}{message[1:]}"
-    return text + (f" (and {len(others)} more)" if others else "")
-
-
-def _kinds() -> str:
-    neurons = get_args(get_args(Neuron)[0])
-    return ", ".join(repr(get_args(neuron.model_fields["kind"].annotation)[0]) for neuron in neurons)
-
-
-def _path(loc: Sequence[str | int], document: Any) -> list[str | int]:
-    """Drop from pydantic's location what is not a key of the document: the tags of unions."""
-    path: list[str | int] = []
-    for position, part in enumerate(loc):
-        last = position == len(loc) - 1
-        if isinstance(document, dict) and (part in document or last):
-            document = document.get(part)
-        elif isinstance(document, list | tuple) and isinstance(part, int) and part < len(document):
-            document = document[part]
-        else:
-            continue
-        path.append(part)
-    return path
-
-
-def _model_at(loc: Sequence[str | int]) -> type[BaseModel]:
-    """Find the settings class at pydantic's location, choosing among a union's by the tag in it."""
-    choices: list[type[BaseModel]] = [Recipe]
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        tagged = [choice for choice in choices if len(choices) > 1 and _tag(choice) == part]
-        inside = [] if tagged else list(_models_in(choices[0].model_fields[part].annotation))
-        choices = tagged or inside
-    return choices[0]
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
-
-
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return get_args(field.annotation)[0] if field is not None else None
-
-
-def _shown(value: Any) -> str:
-    text = (
-        repr(value)
-        if not isinstance(value, dict | list)
-        else "a list"
-        if isinstance(value, list)
-        else "a mapping"
-    )
-    return text if len(text) <= 60 else text[:57] + "..."

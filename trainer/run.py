@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,7 @@ from unscan.trainer import tasks
 from unscan.trainer.network import build
 from unscan.trainer.recipe import Recipe
 from unscan.trainer.tasks import Task
+from unscan.trainer.tasks.task import Kind
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,11 @@ class FitResult:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained model with its recipe; the model is in evaluation mode."""
+    """A trained model in evaluation mode, its recipe, and whether its inputs are real numbers or spikes."""
 
     recipe: Recipe
     model: nn.Sequential
+    kind: Kind
 
     def task(self, data_dir: Path | str | None = None) -> Task:
         """Load the task that the model was trained on."""
@@ -123,7 +125,7 @@ def load_run(run_dir: Path | str) -> Run:
     if not files.model.is_file():
         raise InvalidInput(f"the run {run_dir} has no finished epoch yet; continue it with --resume")
     weights, shape = _read_weights(files.model)
-    model = build_model(recipe, **shape)
+    model = build_model(recipe, shape.in_features, shape.classes)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -131,7 +133,7 @@ def load_run(run_dir: Path | str) -> Run:
         raise DamagedFile(
             f"{files.model} does not hold the weights of {files.recipe} ({reason}); train again"
         ) from error
-    return Run(recipe, model.eval())
+    return Run(recipe, model.eval(), shape.kind)
 
 
 def read_recipe(files: RunFiles) -> Recipe:
@@ -148,6 +150,7 @@ def load_task(recipe: Recipe, data_dir: Path | str | None = None) -> Task:
     settings = recipe.task
     return tasks.load(
         settings.name,
+        settings=settings.settings,
         encoding=settings.encoding,
         steps_per_pixel=settings.steps_per_pixel,
         data_dir=data_dir,
@@ -171,23 +174,34 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
     return torch.float64 if recipe.precision == 64 else torch.float32
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """What is stored beside the weights: how many features go in, how many classes come out, the kind of inputs."""
+
+    in_features: int
+    classes: int
+    kind: Kind
+
+
 def write_weights(path: Path, model: nn.Module, task: Task) -> None:
-    """Write a model's parameters and buffers, and how many features go in and classes come out."""
+    """Write a model's parameters and buffers, how many features go in, of which kind, and classes come out."""
     draft = _draft(path)
     arrays = {name: value.contiguous() for name, value in model.state_dict().items()}
-    shape = {"in_features": task.input_shape[-1], "classes": task.classes}
+    shape = _Shape(task.input_shape[-1], task.classes, task.kind)
     # One entry only: the order of several is not fixed, and equal weights shall give equal files.
-    save_file(arrays, draft, metadata={"shape": json.dumps(shape)})
+    save_file(arrays, draft, metadata={"shape": json.dumps(asdict(shape))})
     os.replace(draft, path)
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], _Shape]:
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
             shape = json.loads((file.metadata() or {})["shape"])
-        return weights, {key: int(shape[key]) for key in ("in_features", "classes")}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if shape["kind"] not in get_args(Kind):
+            raise ValueError(f"kind is {shape['kind']!r}")
+        return weights, _Shape(int(shape["in_features"]), int(shape["classes"]), shape["kind"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DamagedFile(f"{path} does not hold the weights of a run ({error}); train again") from error
 
 

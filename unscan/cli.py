@@ -5,7 +5,6 @@ Exit codes: 0 done and within bounds; 1 done, and a bound is broken; 2 the user'
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 import click
 
 from unscan.compiler.errors import InvalidInput, UnscanError
-from unscan.lists import doctor, energies, executors, neurons, passes, targets, tasks
+from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
+from unscan.train import FILE, data_option, json_option, train, train_sdn
 
-FILE = click.Path(path_type=Path)
 RESET = click.Choice(["none", "subtract", "zero"])
 PHASE = click.Choice(["now", "next"])
 
@@ -41,10 +40,6 @@ def main() -> None:
     """Train spiking models with scans, deploy them step by step, and prove that they fire the same spikes."""
 
 
-json_option = click.option("--json", "json_path", type=FILE, help="Also write the result to this file.")
-data_option = click.option(
-    "--data-dir", type=FILE, help="Folder of data files; by default the environment variable UNSCAN_DATA."
-)
 input_options = [
     click.option(
         "--input", "inputs", type=FILE, help="A .npy array (T, B, ...) instead of the task's test data."
@@ -72,40 +67,6 @@ def demo(out: Path) -> None:
 
     if not demo(out):
         sys.exit(1)
-
-
-@main.command()
-@click.argument("recipe", type=FILE)
-@click.option("--out", type=FILE, help="Folder of the run; by default runs/ and the recipe's name.")
-@click.option("--resume", is_flag=True, help="Continue the interrupted run in --out.")
-@data_option
-@json_option
-def train(
-    recipe: Path, out: Path | None, resume: bool, data_dir: Path | None, json_path: Path | None
-) -> None:
-    """Train the model that RECIPE describes."""
-    from unscan.show import console, show, table, write_json
-    from unscan.trainer.fit import fit
-    from unscan.trainer.recipe import Recipe
-
-    out = out or Path("runs") / recipe.stem
-    try:
-        result = fit(Recipe.read(recipe), out, data_dir=data_dir, resume=resume)
-    except KeyboardInterrupt:
-        click.echo(
-            f"unscan: interrupted; continue with: unscan train {recipe} --out {out} --resume", err=True
-        )
-        sys.exit(130)
-    made = table(f"{out}, trained on {result.task}", "figure", "value", numbers="value")
-    for name, value in result.metrics.items():
-        made.add_row(name.replace("_", " "), f"{value:.2%}" if "accuracy" in name else f"{value:.4f}")
-    for name, rate in result.spike_rates.items():
-        made.add_row(f"spike rate of {name}", f"{rate:.2%}")
-    made.add_row("parameters", f"{result.parameters:,}")
-    made.add_row(f"minutes for {result.epochs} epochs", f"{result.seconds / 60:.1f}")
-    show(made)
-    console.print(f"Next: unscan compile {out} -o {out.name}.unscan", highlight=False)
-    write_json(json_path, json.loads(result.files.result.read_text(encoding="utf-8")))
 
 
 @main.command("compile")
@@ -393,5 +354,5 @@ def verify(
     console.print("[bold]The deployed graph fires the spikes of the trained model.[/bold]")
 
 
-for command in (doctor, passes, targets, executors, neurons, tasks, energies):
+for command in (train, train_sdn, bench, doctor, passes, targets, executors, neurons, tasks, energies):
     main.add_command(command)

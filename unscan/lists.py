@@ -95,3 +95,21 @@ def energies() -> None:
         "Energy tables, in pJ",
         {n: f"add {t.add}, multiply {t.multiply}, memory access {t.memory}" for n, t in TABLES.items()},
     )
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("name", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(name: str | None, arguments: tuple[str, ...]) -> None:
+    """Measure a comparison with named peers; without NAME list them. Each tells its options with --help."""
+    from importlib import import_module
+
+    from unscan.benchmarks import BENCHMARKS
+    from unscan.compiler.errors import InvalidInput
+
+    if name is None or name.startswith("-"):
+        listing("Benchmarks: unscan bench NAME [--quick] [--json FILE]", BENCHMARKS)
+        return
+    if name not in BENCHMARKS:
+        raise InvalidInput(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}.")
+    import_module(f"unscan.benchmarks.{name}").main(list(arguments))

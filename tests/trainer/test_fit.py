@@ -5,13 +5,18 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
-from unscan.trainer import fit as fit_module
-from unscan.trainer.fit import Batches, evaluate, fit, gradients, load_run
+from unscan.trainer import training as training_module
+from unscan.trainer.batches import Batches
+from unscan.trainer.fit import fit, load_run
+from unscan.trainer.measure import evaluate
 from unscan.trainer.network import build, decide
-from unscan.trainer.recipe import Augmentation, Network, Recipe
+from unscan.trainer.objective import Objective, gradients
+from unscan.trainer.recipe import Recipe
 from unscan.trainer.run import RunFiles
+from unscan.trainer.settings import Augmentation, Network
 from unscan.trainer.tasks import TASKS, Part, Task
 
 LAYERS = [
@@ -60,12 +65,12 @@ def break_off(monkeypatch, at):
     """Press Ctrl-C in the training step of this number."""
     steps = iter(range(at + 1))
 
-    def interrupted(*args):
+    def interrupted(*args, **settings):
         if next(steps) == at:
             signal.raise_signal(signal.SIGINT)
-        return gradients(*args)
+        return gradients(*args, **settings)
 
-    monkeypatch.setattr(fit_module, "gradients", interrupted)
+    monkeypatch.setattr(training_module, "gradients", interrupted)
 
 
 def figures(run_dir):
@@ -83,10 +88,10 @@ def test_chunked_gradients_are_those_of_the_batch(chunk_size, decision):
     model = build(Network.model_validate({"layers": layers}), in_features=2, classes=3).double()
     x, y = torch.randn(15, 8, 2, dtype=torch.float64) * 2, torch.arange(8) % 3
 
-    loss, correct = gradients(model, x, y, decision)
+    loss, correct = gradients(model, x, y, Objective("class", decision))
     whole = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
-    chunked_loss, chunked_correct = gradients(model, x, y, decision, chunk_size)
+    chunked_loss, chunked_correct = gradients(model, x, y, Objective("class", decision), chunk_size)
 
     assert chunked_loss == pytest.approx(loss, rel=1e-12)
     assert chunked_correct == correct
@@ -97,24 +102,24 @@ def test_chunked_gradients_are_those_of_the_batch(chunk_size, decision):
 
 def test_batches_cover_every_sample_once_in_an_order_of_seed_and_epoch():
     part = Part(torch.arange(10.0).reshape(10, 1, 1).repeat(1, 3, 1), torch.arange(10))
-    batches = Batches(part, 4, torch.float64, seed=1)
+    batches = Batches((part,), 4, torch.float64, seed=1)
 
     def order(epoch):
         batches.epoch = epoch
         seen = list(batches)
-        assert [tuple(x.shape) for x, _ in seen] == [(3, 4, 1), (3, 4, 1), (3, 2, 1)]
-        assert all(x.is_contiguous() and bool((x[2, :, 0] == y).all()) for x, y in seen)
-        return torch.cat([y for _, y in seen]).tolist()
+        assert [tuple(x.shape) for x, _, _ in seen] == [(3, 4, 1), (3, 4, 1), (3, 2, 1)]
+        assert all(x.is_contiguous() and bool((x[2, :, 0] == y).all()) for x, y, _ in seen)
+        return torch.cat([y for _, y, _ in seen]).tolist()
 
     assert sorted(order(0)) == list(range(10))
     assert order(0) == order(0) != order(1)
-    assert torch.cat([y for _, y in Batches(part, 4, torch.float32)]).tolist() == list(range(10))
+    assert torch.cat([y for _, y, _ in Batches((part,), 4, torch.float32)]).tolist() == list(range(10))
 
 
 def test_augmentation_shifts_and_blurs_anew_each_epoch_and_never_in_order():
     part = Part(torch.arange(1.0, 7.0).repeat(200, 1)[:, :, None], torch.arange(200))
-    shifting = Batches(part, 200, torch.float32, 1, Augmentation(shift=2))
-    (first, _), (again, _) = next(iter(shifting)), next(iter(shifting))
+    shifting = Batches((part,), 200, torch.float32, 1, Augmentation(shift=2))
+    (first, *_), (again, *_) = next(iter(shifting)), next(iter(shifting))
     assert torch.equal(first, again)
     rows = {tuple(row) for row in first[:, :, 0].T.int().tolist()}
     assert rows == {
@@ -126,7 +131,7 @@ def test_augmentation_shifts_and_blurs_anew_each_epoch_and_never_in_order():
     }
     shifting.epoch = 1
     assert not torch.equal(next(iter(shifting))[0], first)
-    blurred = next(iter(Batches(part, 200, torch.float64, 1, Augmentation(noise=0.5))))[0]
+    blurred = next(iter(Batches((part,), 200, torch.float64, 1, Augmentation(noise=0.5))))[0]
     difference = blurred - torch.arange(1.0, 7.0)[:, None, None]
     assert difference.std().item() == pytest.approx(0.5, rel=0.1)
     assert difference.mean().item() == pytest.approx(0, abs=0.05)
@@ -163,15 +168,16 @@ def test_loaded_run_gives_the_measured_figures(tmp_path):
     result = fit(recipe(precision=64, chunk_size=None), tmp_path, quiet=True)
     run = load_run(tmp_path)
     assert run.recipe == recipe(precision=64)
+    assert run.kind == "spike"
     assert not run.model.training
     assert {value.dtype for value in run.model.parameters()} == {torch.float64}
     test = run.task().test
-    loss, accuracy, rates = evaluate(run.model, test, "mean", batch_size=7)
-    assert loss == pytest.approx(result.metrics["test_loss"], rel=1e-12)
-    assert accuracy == result.metrics["test_accuracy"]
-    assert rates == pytest.approx(result.spike_rates, rel=1e-12)
+    found = evaluate(run.model, test, Objective("class", "mean"), batch_size=7)
+    assert found.loss == pytest.approx(result.metrics["test_loss"], rel=1e-12)
+    assert found.accuracy == result.metrics["test_accuracy"]
+    assert found.spike_rates == pytest.approx(result.spike_rates, rel=1e-12)
     scores = decide(run.model(test.x.transpose(0, 1).double()), "mean")
-    assert (scores.argmax(dim=1) == test.y).double().mean().item() == accuracy
+    assert (scores.argmax(dim=1) == test.y).double().mean().item() == found.accuracy
 
 
 # 50 samples make 4 steps an epoch: in the first epoch, at the start of the third, in the middle of the last
@@ -282,6 +288,12 @@ def test_damaged_runs_are_refused(tmp_path):
     for damaged in (b"", weights[:100], weights[:-1], b"no weights at all"):
         files.model.write_bytes(damaged)
         with pytest.raises(DamagedFile, match=r"model\.safetensors"):
+            load_run(tmp_path)
+    files.model.write_bytes(weights)
+    for kind in ({}, {"kind": "graded"}):
+        shape = json.dumps({"in_features": 1, "classes": 2, **kind})
+        save_file(load_file(files.model), files.model, {"shape": shape})
+        with pytest.raises(DamagedFile, match="kind"):
             load_run(tmp_path)
     files.model.write_bytes(weights)
     recipe(epochs=1, network={"layers": LAYERS[:1]}).write(files.recipe)

@@ -6,7 +6,7 @@ from unscan.compiler.errors import InvalidInput
 from unscan.trainer.network import build, decide, start_as_clocks_
 from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
 from unscan.trainer.norm import SequenceBatchNorm
-from unscan.trainer.recipe import Network
+from unscan.trainer.settings import Network
 
 FULL = Network.model_validate(
     {

@@ -7,7 +7,7 @@ from unscan.compiler.errors import InvalidInput
 from unscan.trainer.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted([*ROOT.glob("trainer/recipes/*.yaml"), *ROOT.glob("examples/recipes/*.yaml")])
+SHIPPED = sorted([*ROOT.glob("trainer/recipes/*.yaml"), *ROOT.glob("examples/recipes/**/*.yaml")])
 SMALL = """
 task: {name: digits}
 network:
@@ -49,7 +49,7 @@ def test_every_shipped_recipe_is_valid_and_round_trips(path, tmp_path):
 
 def test_there_are_shipped_recipes():
     names = {path.stem for path in SHIPPED}
-    assert names == {"digits", "digits_state_leaky", "smnist_leaky", "smnist_state_leaky"}
+    assert {"digits", "smnist_leaky", "smnist_spiking_ssm", "psmnist_spiking_ssm"} <= names
 
 
 @pytest.mark.parametrize(
@@ -58,21 +58,21 @@ def test_there_are_shipped_recipes():
         (SMALL.replace("kind: leaky", "kind: leaky, reset: zeroo"),
          ["network.layers.0.neuron.reset", "'zeroo'", "'zero', 'subtract' or 'none'"]),
         (SMALL.replace("kind: leaky", "kind: leaky, rest: zero"),
-         ["unknown key network.layers.0.neuron.rest", "allowed here: beta", "did you mean reset?"]),
+         ["unknown key network.layers.0.neuron.rest", "allowed here: threshold", "beta", "did you mean reset?"]),
         (SMALL.replace("kind: state_leaky", "kind: state_leaky, reset: zero"),
-         ["unknown key network.layers.1.neuron.reset", "allowed here: beta"]),
+         ["unknown key network.layers.1.neuron.reset", "allowed here: threshold"]),
         (SMALL.replace("kind: leaky", "kind: lif"), ["network.layers.0.neuron.kind", "'lif'", "'state_leaky'"]),
         (SMALL.replace("kind: leaky", "beta: 0.9"), ["network.layers.0.neuron.kind is missing", "'leaky'"]),
         (SMALL.replace("kind: leaky", "kind: leaky, beta: 1.5"),
          ["network.layers.0.neuron.beta", "1.5", "less than 1"]),
         (SMALL.replace("kind: leaky", "kind: leaky, surrogate: atn"),
          ["network.layers.0.neuron.surrogate", "'atn'", "atan"]),
-        (SMALL.replace("{name: digits}", "{name: digit}"), ["task.name", "'digit'", "digits, smnist, psmnist"]),
+        (SMALL.replace("{name: digits}", "{name: digit}"), ["task.name", "'digit'", "digits, smnist"]),
         (SMALL.replace("{name: digits}", "{name: digits, encoding: latency}"),
          ["task.steps_per_pixel is 1", "from 2"]),
         (SMALL + "epoch: 3\n", ["unknown key epoch", "did you mean epochs?"]),
         (SMALL + "epochs: 0\n", ["epochs is 0", "greater than or equal to 1"]),
-        (SMALL + "precision: 16\n", ["precision is 16", "32 or 64"]),
+        (SMALL + "precision: 16\n", ["precision is 16", "32, 64 or 'bf16'"]),
         (SMALL + "optimiser: {lr: .nan}\n", ["optimiser.lr is nan"]),
         (SMALL + "optimiser: {kind: adam, momentum: 0.9}\n", ["optimiser.momentum is 0.9", "sgd only"]),
         (SMALL + "early_stopping: {patience: 3}\n", ["early_stopping.metric", "validation above 0"]),
@@ -112,7 +112,7 @@ def test_first_difference_names_key_and_both_values(tmp_path):
     other = Recipe.read(written(tmp_path, SMALL.replace("beta: 0.8", "beta: 0.7")))
     assert recipe.first_difference(other) == "network.layers.1.neuron.beta is 0.8 against 0.7"
     wider = Recipe.read(written(tmp_path, SMALL + "    - {width: 8, neuron: {kind: leaky}}\n"))
-    assert recipe.first_difference(wider) == "network.layers.2.width is absent against 8"
+    assert recipe.first_difference(wider) == "network.layers.2.kind is absent against dense"
 
 
 def test_gain_may_be_written_as_a_number(tmp_path):

@@ -1,0 +1,13 @@
+"""Measured comparisons with named peers, each one command: `unscan bench NAME`."""
+
+BENCHMARKS = {
+    "neurons": "a training pass of one layer of leaky neurons: fused kernels, loops, snnTorch",
+    "training": "the training forms of one spiking neuron by length: loop, SLTT, SDN, convolution, annealed, exact",
+    "state_space": "a training pass of S4D: fused scan, FFT, step loop",
+    "memory_scan": "a training pass of a matrix memory: fused, chunked, loop, snnTorch's scan",
+    "delta_rule": "a training pass of the gated delta rule: fused, chunked, loop",
+    "memory": "memory of a training pass at 16 384 steps, neuron by neuron",
+    "ablation": "training forms, decays and thresholds of one network on sequential MNIST",
+    "recall": "associative recall by number of pairs: three generations of memory",
+    "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch",
+}
