@@ -102,7 +102,7 @@ def _run(
         module.register_forward_hook(_keep(fired[number], name))
         for number, model in enumerate(models)
         for name, module in model.named_modules()
-        if isinstance(module, SpikingNeuron)
+        if isinstance(module, SpikingNeuron) and module.gives_spikes
     ]
     modes = [model.training for model in models]
     rates: list[dict[str, float]] = [{} for _ in models]

@@ -28,6 +28,7 @@ from unscan.trainer.neurons import (
 from unscan.trainer.norm import SequenceBatchNorm
 from unscan.trainer.settings import (
     AssociativeMemory,
+    Decaying,
     DeltaMemory,
     Dense,
     Layer,
@@ -187,7 +188,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
 def _neuron(settings: Neuron, channels: int) -> Any:
     """Build the neuron that settings describe: their names are those of its arguments."""
     chosen = settings.model_dump(exclude={"kind", "beta_to"})
-    if getattr(settings, "beta_to", None) is not None:
+    if isinstance(settings, Decaying) and settings.beta_to is not None:
         chosen["beta"] = _spread(settings.beta, settings.beta_to, channels)
     return NEURONS[settings.kind](channels, **chosen)
 

@@ -36,7 +36,7 @@ class Threshold(Settings):
     surrogate_width: float | None = Field(default=None, gt=0)
 
 
-class _Decaying(Settings):
+class Decaying(Settings):
     """What neurons with a membrane share.
 
     `beta_to` spreads the decays over the channels, from `beta` in the first to `beta_to` in the last, with
@@ -49,7 +49,7 @@ class _Decaying(Settings):
     learn_beta: bool = False
 
 
-class _Gained(_Decaying):
+class _Gained(Decaying):
     gain: Literal["1", "1-beta"] = "1"
 
     @field_validator("gain", mode="before")
@@ -111,7 +111,7 @@ class SlidingNeuron(Threshold):
     learn_weight: bool = True
 
 
-class StochasticNeuron(_Decaying):
+class StochasticNeuron(Decaying):
     """The neuron that fires by chance (`unscan.trainer.neurons.StochasticLeaky`)."""
 
     kind: Literal["stochastic_leaky"]
@@ -132,7 +132,7 @@ class SynapticNeuron(_Gained, Threshold):
     phase: Literal["now", "next"] = "now"
 
 
-class AdaptiveNeuron(_Decaying, Threshold):
+class AdaptiveNeuron(Decaying, Threshold):
     """The neuron whose threshold rises with its spikes (`unscan.trainer.neurons.AdaptiveLeaky`)."""
 
     kind: Literal["adaptive_leaky"]

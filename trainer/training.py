@@ -115,7 +115,10 @@ class Training(LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Measure a batch of the validation part."""
         loss, right = self.objective.score(self.model(batch.x), batch.y)
-        figures = {"validation_loss": loss / batch.asked, "validation_accuracy": right / batch.asked}
+        figures: dict[str, Any] = {
+            "validation_loss": loss / batch.asked,
+            "validation_accuracy": right / batch.asked,
+        }
         self.log_dict(
             figures, on_step=False, on_epoch=True, batch_size=batch.asked, prog_bar=True, sync_dist=True
         )

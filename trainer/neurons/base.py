@@ -149,6 +149,11 @@ class SpikingNeuron(Neuron):
         self._store("threshold", threshold, learn_threshold, torch.finfo(torch.float32).tiny, None)
 
     @property
+    def gives_spikes(self) -> bool:
+        """Whether the output is spikes, not something that is read from them."""
+        return True
+
+    @property
     def threshold(self) -> Tensor:
         """The membrane at which a neuron fires, () or (C,), greater than 0."""
         return self._bounded("threshold", torch.finfo(torch.float32).tiny, None)

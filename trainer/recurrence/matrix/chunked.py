@@ -7,8 +7,9 @@ Within a chunk of c steps all states come from one matrix product for each key c
 
 D is built from products alone (`decays`): no logarithm and no division, so a decay may be 0, 1, or so small
 that its products underflow, and each entry has the few roundings of a product of numbers up to 1. The state is
-carried from chunk to chunk. When gradients are wanted, a chunk keeps its inputs and is run again backward, so
-that training holds the states of one chunk, not of the sequence.
+carried from chunk to chunk in float64 where the device has it, because a decay that stays the same is rounded the
+same way in every chunk, and such errors add up. When gradients are wanted, a chunk keeps its inputs and is run again
+backward, so that training holds the states of one chunk, not of the sequence.
 """
 
 import torch
@@ -42,14 +43,17 @@ def decays(alpha: Tensor) -> Tensor:
 
 def _chunk(
     v: Tensor, k: Tensor, alpha: Tensor, q: Tensor | None, S: Tensor, threshold: Tensor, firing: Firing
-) -> tuple[Tensor, Tensor]:
-    """Readouts and membranes of one chunk."""
-    D = decays(alpha.permute(1, 2, 0))
-    written = (D * k.permute(1, 2, 0).unsqueeze(-2)) @ v.transpose(0, 1).unsqueeze(1)  # (B, n, c, d)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Readouts, membranes and the last state of one chunk; S comes and goes in its own, wider type."""
+    D = decays(alpha.permute(1, 2, 0).to(S.dtype))
     kept = D[..., 0] * alpha[0].unsqueeze(-1)
-    membranes = (written + kept.unsqueeze(-1) * S.transpose(1, 2).unsqueeze(2)).permute(2, 0, 3, 1)
+    D, before = D.to(v.dtype), S.transpose(1, 2)
+    written = (D * k.permute(1, 2, 0).unsqueeze(-2)) @ v.transpose(0, 1).unsqueeze(1)  # (B, n, c, d)
+    membranes = written + kept.to(v.dtype).unsqueeze(-1) * before.to(v.dtype).unsqueeze(2)
+    last = written[:, :, -1] + kept[..., -1:] * before
+    membranes = membranes.permute(2, 0, 3, 1)
     Z = firing.fire(membranes, threshold)
-    return Z if q is None else Z @ q, membranes
+    return Z if q is None else Z @ q, membranes, last.transpose(1, 2)
 
 
 def memory_chunked(
@@ -72,15 +76,15 @@ def memory_chunked(
         value is not None and value.requires_grad for value in (v, k, alpha, q, S, threshold)
     )
     readouts, membranes = [], []
+    S = S.to(v.dtype if v.device.type == "mps" else torch.float64)
     for begin in range(0, v.shape[0], CHUNK):
         part = slice(begin, begin + CHUNK)
         inputs = (v[part], k[part], alpha[part], None if q is None else q[part], S, threshold, firing)
         if learns:
-            y, walked = checkpoint(_chunk, *inputs, use_reentrant=False, preserve_rng_state=False)
+            y, walked, S = checkpoint(_chunk, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
-            y, walked = _chunk(*inputs)
-        S = walked[-1]
+            y, walked, S = _chunk(*inputs)
         readouts.append(y)
         if membrane:
             membranes.append(walked)
-    return torch.cat(readouts), torch.cat(membranes) if membrane else None, S
+    return torch.cat(readouts), torch.cat(membranes) if membrane else None, S.to(v.dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from unscan.trainer.recurrence.fused import runs_fused
+from unscan.trainer.recurrence.gpu import runs_on_gpu
 from unscan.trainer.recurrence.lanes import fresh
 from unscan.trainer.recurrence.matrix.chunked import memory_chunked
 from unscan.trainer.recurrence.matrix.kernels import backward_kernel, forward_kernel
@@ -147,8 +148,13 @@ def memory_fused(
     """Walk a sequence in compiled kernels: readouts, membranes if asked for, and the last state.
 
     Shapes and equations: `naive.memory_loop`, which this equals: spikes and states bit for bit, readouts and
-    gradients up to the order of their sums. What the kernels cannot take goes through `chunked.memory_chunked`.
+    gradients up to the order of their sums. On a GPU the kernels of `recurrence.gpu` run where Triton is installed;
+    what no kernel takes goes through `chunked.memory_chunked`.
     """
+    if runs_on_gpu(v):
+        from unscan.trainer.recurrence.gpu.memory import memory
+
+        return memory(v, k, alpha, q, S, threshold, firing, membrane=membrane)
     if not runs_fused(v):
         return memory_chunked(v, k, alpha, q, S, threshold, firing, membrane=membrane)
     outputs: tuple[Tensor, Tensor | None, Tensor] = _Memory.apply(

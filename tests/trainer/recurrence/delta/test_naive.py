@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from unscan.trainer.recurrence.delta.naive import delta_loop, delta_step, keep_largest, unit_keys
+from unscan.trainer.recurrence.delta.naive import delta_loop, delta_step, unit_keys
 from unscan.trainer.recurrence.naive import Firing
+from unscan.trainer.recurrence.top_k import keep_largest
 
 HOW = Firing("none")
 
