@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.neurons.base import SpikingNeuron, Values, answer, raised
+from unscan.trainer.neurons.base import SpikingLeaky, Values, answer, raised
 from unscan.trainer.neurons.leaky import Leaky
 from unscan.trainer.recurrence.annealing import annealed, annealed_step, converged_step
 from unscan.trainer.recurrence.naive import Firing, check_choice
@@ -29,7 +29,7 @@ def scheduled(schedule: str, progress: float, warm_up: float, end: float) -> flo
     return end * (q if schedule == "linear" else (1 - math.cos(math.pi * q)) / 2)
 
 
-class AnnealedLeaky(SpikingNeuron):
+class AnnealedLeaky(SpikingLeaky):
     """Integrate, leak and fire, then take away what those spikes would have reset, in a strength that training raises.
 
         u0_t = beta u0_{t-1} + I_t        s0 = H(u0 - theta)

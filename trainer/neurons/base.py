@@ -30,28 +30,26 @@ class _Bound(torch.autograd.Function):
 
 
 class Neuron(nn.Module):
-    """A layer of C neurons with a decay beta, if not None, and possibly a threshold.
+    """A layer of C neurons with numbers that stay in bounds.
 
     The stored number is the deployed one: nothing is re-parametrised, so float32 weights read as float64 are
     the same model. While it learns, a number may be stepped past its bound; what is used is the bound.
     """
 
-    def __init__(self, channels: int, beta: Values | None, learn_beta: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
             raise InvalidInput(
                 f"{self._name} has channels={channels!r}, but it needs a whole number from 1 up."
             )
         self.channels = channels
-        if beta is not None:
-            self._store("beta", beta, learn_beta, 0.0, 1.0)
 
     @property
     def _name(self) -> str:
         return type(self).__name__
 
-    def _store(self, name: str, values: Values, learn: bool, low: float, high: float | None) -> None:
-        """Check one number, or one per channel, and keep it as `stored_<name>`: a parameter if it learns."""
+    def _checked(self, name: str, values: Values, low: float, high: float | None) -> Tensor:
+        """Check one number, or one per channel, against its bounds, and return a tensor of its own."""
         try:
             number = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -70,6 +68,11 @@ class Neuron(nn.Module):
             raise InvalidInput(
                 f"{self._name}: {name} is {number[wrong].flatten()[0].item()}, but it must be {bounds}."
             )
+        return number
+
+    def _store(self, name: str, values: Values, learn: bool, low: float, high: float | None) -> None:
+        """Check a number and keep it as `stored_<name>`: a parameter if it learns."""
+        number = self._checked(name, values, low, high)
         if learn:
             self.register_parameter(f"stored_{name}", nn.Parameter(number))
         else:
@@ -86,11 +89,6 @@ class Neuron(nn.Module):
             return stored.clamp(low, high)
         bounded: Tensor = _Bound.apply(stored, low, high)  # type: ignore[no-untyped-call]
         return bounded
-
-    @property
-    def beta(self) -> Tensor:
-        """The decay of one step, () or (C,), in [0, 1]."""
-        return self._bounded("beta", 0.0, 1.0)
 
     def _state(self, lanes: Tensor, state: Tensor | None) -> Tensor:
         """The state to start from, for inputs of one step like `lanes` (..., C); None is zeros."""
@@ -139,14 +137,28 @@ class Neuron(nn.Module):
         return f"{self.channels}"
 
 
+class Decaying(Neuron):
+    """A neuron layer with a decay."""
+
+    def __init__(self, channels: int, beta: Values, learn_beta: bool) -> None:
+        super().__init__(channels)
+        self._store("beta", beta, learn_beta, 0.0, 1.0)
+
+    @property
+    def beta(self) -> Tensor:
+        """The decay of one step, () or (C,), in [0, 1]."""
+        return self._bounded("beta", 0.0, 1.0)
+
+
 class SpikingNeuron(Neuron):
     """A neuron layer with a threshold."""
 
-    def __init__(
-        self, channels: int, beta: Values | None, threshold: Values, learn_beta: bool, learn_threshold: bool
-    ) -> None:
-        super().__init__(channels, beta, learn_beta)
-        self._store("threshold", threshold, learn_threshold, torch.finfo(torch.float32).tiny, None)
+    def __init__(self, channels: int, threshold: Values, learn_threshold: bool) -> None:
+        super().__init__(channels)
+        self._store_threshold(threshold, learn_threshold)
+
+    def _store_threshold(self, threshold: Values, learn: bool) -> None:
+        self._store("threshold", threshold, learn, torch.finfo(torch.float32).tiny, None)
 
     @property
     def gives_spikes(self) -> bool:
@@ -157,6 +169,16 @@ class SpikingNeuron(Neuron):
     def threshold(self) -> Tensor:
         """The membrane at which a neuron fires, () or (C,), greater than 0."""
         return self._bounded("threshold", torch.finfo(torch.float32).tiny, None)
+
+
+class SpikingLeaky(SpikingNeuron, Decaying):
+    """A neuron layer with a decay and a threshold."""
+
+    def __init__(
+        self, channels: int, beta: Values, threshold: Values, learn_beta: bool, learn_threshold: bool
+    ) -> None:
+        Decaying.__init__(self, channels, beta, learn_beta)
+        self._store_threshold(threshold, learn_threshold)
 
 
 def raised(x: Tensor) -> Tensor:

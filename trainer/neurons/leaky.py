@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from unscan.trainer.neurons.base import SpikingNeuron, Values, answer, raised
+from unscan.trainer.neurons.base import SpikingLeaky, Values, answer, raised
 from unscan.trainer.recurrence.fused import lif
 from unscan.trainer.recurrence.naive import Firing, check_choice, lif_loop, lif_step
 
 
-class Leaky(SpikingNeuron):
+class Leaky(SpikingLeaky):
     """Integrate, leak, fire, reset.
 
         m_t = beta u_{t-1} + I_t        s_t = H(m_t - theta)        u_t = m_t | m_t - theta s_t | m_t (1 - s_t)

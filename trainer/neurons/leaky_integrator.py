@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unscan.trainer.neurons.base import Neuron, Values, answer, raised
+from unscan.trainer.neurons.base import Decaying, Values, answer, raised
 from unscan.trainer.recurrence.convolution import convolve_direct, convolve_fft
 from unscan.trainer.recurrence.fused import runs_fused
 from unscan.trainer.recurrence.naive import CHOICES, check_choice, drive, li_step
@@ -29,7 +29,7 @@ def convolved(driven: Tensor, state: Tensor | None, beta: Tensor, form: str) -> 
     return convolve(driven, state, beta, tolerance=torch.finfo(driven.dtype).eps)
 
 
-class LeakyIntegrator(Neuron):
+class LeakyIntegrator(Decaying):
     """Integrate and leak.
 
         u_t = beta u_{t-1} + gain x_t        gain = 1, or 1 - beta

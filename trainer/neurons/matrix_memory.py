@@ -75,7 +75,7 @@ class MatrixMemory(SpikingNeuron):
             )
         check_choice("form", form, FORMS)
         self.queries = (d_value if queries is None else queries) if use_q else None
-        super().__init__(d_value * (self.queries or d_key), None, threshold, False, learn_threshold)
+        super().__init__(d_value * (self.queries or d_key), threshold, learn_threshold)
         if self.threshold.dim():
             raise InvalidInput(
                 f"{self._name}: threshold must be one number, since all of the memory shares it."

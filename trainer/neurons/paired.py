@@ -3,12 +3,12 @@
 from torch import Tensor
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.neurons.base import SpikingNeuron
+from unscan.trainer.neurons.base import SpikingLeaky
 
 State = tuple[Tensor, Tensor]
 
 
-class PairedNeuron(SpikingNeuron):
+class PairedNeuron(SpikingLeaky):
     """A layer of neurons whose state is a pair of tensors, each in the shape of one step."""
 
     def _pair(self, lanes: Tensor, state: State | None) -> State | None:

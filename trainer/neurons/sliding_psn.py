@@ -40,9 +40,7 @@ class SlidingPSN(Thresholded):
         if isinstance(order, bool) or not isinstance(order, int) or order < 1:
             raise InvalidInput(f"{self._name} has order={order!r}, but it needs a whole number from 1 up.")
         self.order = order
-        self._store("beta", beta, False, 0.0, 1.0)
-        start = self.beta[..., None] ** torch.arange(order)
-        del self.stored_beta
+        start = self._checked("beta", beta, 0.0, 1.0)[..., None] ** torch.arange(order)
         self.weight = nn.Parameter(start, requires_grad=learn_weight)
 
     def _weight(self, x: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from unscan.trainer.neurons.base import SpikingNeuron, Values, answer, raised
+from unscan.trainer.neurons.base import SpikingLeaky, Values, answer, raised
 from unscan.trainer.neurons.leaky_integrator import FORMS, convolved, settle_form
 from unscan.trainer.recurrence.fused import lif
 from unscan.trainer.recurrence.naive import Firing, check_choice, drive, lif_step
 
 
-class StateLeaky(SpikingNeuron):
+class StateLeaky(SpikingLeaky):
     """Integrate, leak and fire, with no reset.
 
         u_t = sum_k beta^k I_{t-k}, that is beta u_{t-1} + I_t        s_t = H(u_t - theta)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.neurons.base import SpikingNeuron, Values, raised
+from unscan.trainer.neurons.base import SpikingLeaky, Values, raised
 from unscan.trainer.neurons.paired import State, pair_answer
 from unscan.trainer.recurrence.naive import CHOICES, check_choice, li_step
 from unscan.trainer.recurrence.scan import scan
@@ -32,7 +32,7 @@ class _Sample(torch.autograd.Function):
         return gradient * surrogate_gradient(x, "rectangular", ctx.width), None, None, None
 
 
-class StochasticLeaky(SpikingNeuron):
+class StochasticLeaky(SpikingLeaky):
     """Integrate, leak, and fire with a probability that rises with the membrane; no reset.
 
         u_t = beta u_{t-1} + x_t        p_t = clip((u_t - theta) / w + 1/2, 0, 1)        s_t = 1 with probability p_t

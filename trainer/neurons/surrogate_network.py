@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.neurons.base import SpikingNeuron, Values, answer, raised
+from unscan.trainer.neurons.base import SpikingLeaky, Values, answer, raised
 from unscan.trainer.neurons.leaky import Leaky
 from unscan.trainer.recurrence.fused import lif, runs_fused
 from unscan.trainer.recurrence.lanes import fresh, padded, run_tiles, tile_count, unpadded
@@ -153,7 +153,7 @@ class SurrogateNetwork(nn.Module):
         return currents.new_zeros(WINDOW, *currents.shape[1:]) if before is None else before
 
 
-class SurrogateLeaky(SpikingNeuron):
+class SurrogateLeaky(SpikingLeaky):
     """Fire as a network guesses that the leaky integrate-and-fire neuron would, all steps at once.
 
         I_t = x_t / theta        m_t = I_t + SDN(I_{t-8}, ..., I_{t-1})        s_t = H(m_t - 1)

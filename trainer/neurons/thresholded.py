@@ -16,7 +16,7 @@ class Thresholded(SpikingNeuron):
         surrogate: str,
         surrogate_width: float | None,
     ) -> None:
-        super().__init__(channels, None, threshold, False, learn_threshold)
+        super().__init__(channels, threshold, learn_threshold)
         self.how = Firing("none", "now", fires, "1", surrogate, surrogate_width)
         self.reset, self.phase, self.fires, self.gain = "none", "now", fires, "1"
         self.surrogate, self.surrogate_width = surrogate, surrogate_width
