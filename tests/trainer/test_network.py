@@ -3,7 +3,7 @@ import torch
 from torch import fx, nn
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.network import build, decide, start_as_clocks_
+from unscan.trainer.network import NEURONS, build, decide, start_as_clocks_
 from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
 from unscan.trainer.norm import SequenceBatchNorm
 from unscan.trainer.settings import Network
@@ -107,3 +107,56 @@ def test_clocks_fire_at_many_rates_without_input():
     assert fired.min() >= 1
     undisturbed = (linear.weight == 0).float().mean().item()
     assert 0.1 < undisturbed < 0.4
+
+
+KINDS = [{"kind": kind} for kind in NEURONS] + [
+    {"kind": "leaky", "form": "loop", "backward": "sltt"},
+    {"kind": "state_leaky", "form": "fft"},
+    {"kind": "annealed_leaky", "rounds": None, "learn_reset": True},
+    {"kind": "surrogate_leaky", "network": "scratch"},
+]
+
+
+@pytest.mark.parametrize("neuron", KINDS, ids=lambda neuron: "-".join(map(str, neuron.values())))
+def test_every_neuron_stands_in_every_layer_that_has_one(neuron):
+    network = Network.model_validate(
+        {
+            "layers": [
+                {"width": 8, "neuron": neuron},
+                {"kind": "spiking_ssm", "states": 4, "neuron": neuron},
+            ],
+            "readout": {"kind": "spiking", "neuron": neuron},
+        }
+    )
+    torch.manual_seed(0)
+    model = build(network, in_features=2, classes=3)
+    outputs = model(torch.randn(20, 5, 2) * 3)
+    assert outputs.shape == (20, 5, 3)
+    assert set(outputs.unique().tolist()) <= {0.0, 1.0}
+    outputs.sum().backward()
+    assert model.layer1.linear.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["associative_leaky", "delta_leaky"])
+@pytest.mark.parametrize(("settings", "width"), [({}, 9), ({"queries": 2}, 6), ({"use_q": False}, 12)])
+def test_memories_are_as_wide_as_what_they_give(kind, settings, width):
+    layers = [{"kind": kind, "d_value": 3, "d_key": 4, **settings}, {"kind": "linear", "width": 5}]
+    network = Network.model_validate({"layers": layers, "readout": {"kind": "linear", "decision": "every"}})
+    model = build(network, in_features=2, classes=3)
+    assert model.layer2.linear.in_features == width
+    assert model(torch.randn(7, 2, 2)).shape == (7, 2, 3)
+
+
+def test_a_linear_layer_may_have_a_relu():
+    layers = [{"kind": "linear", "width": 50, "activation": "relu"}]
+    model = build(Network.model_validate({"layers": layers}), in_features=2, classes=3)
+    hidden = model.layer1(torch.randn(4, 3, 2))
+    assert hidden.min() == 0
+    assert hidden.max() > 0
+
+
+def test_a_spread_of_equal_decays_gives_every_channel_its_own():
+    neuron = {"kind": "leaky", "beta": 0.125, "beta_to": 0.125, "learn_beta": True}
+    model = build(Network.model_validate({"layers": [{"width": 6, "neuron": neuron}]}), 2, 3)
+    assert model.layer1.neuron.stored_beta.shape == (6,)
+    assert model.layer1.neuron.stored_beta.tolist() == pytest.approx([0.125] * 6)
