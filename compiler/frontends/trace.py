@@ -30,7 +30,9 @@ from unscan.compiler.nodes import (
     Scale,
 )
 from unscan.compiler.spec import check
-from unscan.trainer.neurons import Leaky, LeakyIntegrator, LinearLeaky, StateLeaky
+from unscan.trainer.dropout import SequenceDropout
+from unscan.trainer.neurons import S4D, Leaky, LeakyIntegrator, LinearLeaky, SpikingSSM, StateLeaky
+from unscan.trainer.neurons.base import Neuron
 from unscan.trainer.norm import SequenceBatchNorm
 
 Chain = Sequence[tuple[str, Node]]
@@ -48,6 +50,7 @@ def nodes_of(module: nn.Module) -> Chain:
 
 @nodes_of.register(nn.Identity)
 @nodes_of.register(nn.Dropout)
+@nodes_of.register(SequenceDropout)
 def _(module: nn.Module) -> Chain:
     return []
 
@@ -161,7 +164,13 @@ DROPOUTS = (nn.functional.dropout,)
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, tuple(LEAVES.values())) or super().is_leaf_module(m, module_qualified_name)
+        ours = (
+            *LEAVES.values(),
+            Neuron,
+            S4D,
+            SpikingSSM,
+        )  # also those that have no node, to be refused by name
+        return isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Reader:

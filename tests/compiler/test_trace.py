@@ -9,7 +9,17 @@ from unscan.compiler.frontends.trace import trace
 from unscan.compiler.ir import Edge, Kind
 from unscan.compiler.nodes import LIConvolution, LIFConvolution, LIFScan, Scale
 from unscan.runtime.executors.reference import Reference
-from unscan.trainer.neurons import Leaky, LeakyIntegrator, LinearLeaky, StateLeaky
+from unscan.trainer.neurons import (
+    S4D,
+    AnnealedLeaky,
+    AssociativeLeaky,
+    Leaky,
+    LeakyIntegrator,
+    LinearLeaky,
+    SpikingSSM,
+    StateLeaky,
+    Synaptic,
+)
 from unscan.trainer.norm import SequenceBatchNorm
 
 SAMPLE = torch.zeros(2, 1, 5)
@@ -153,3 +163,12 @@ def test_a_sample_without_time_or_batch_says_what_is_wanted():
 def test_layers_that_do_not_fit_name_both_ends():
     with pytest.raises(InvalidGraph, match=r"Linear '1' does not fit what feeds it, 0"):
         trace(nn.Sequential(nn.Linear(5, 4), nn.Linear(3, 2)), SAMPLE)
+
+
+@pytest.mark.parametrize(
+    "layer", [AnnealedLeaky(4), AssociativeLeaky(4, 2, 2), S4D(4, 2), SpikingSSM(4, 2), Synaptic(4)],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+def test_neurons_without_a_node_are_refused_by_name(layer):
+    with pytest.raises(Unsupported, match=rf"'1' is a .*\.{type(layer).__name__}, and there is no node for it"):
+        trace(nn.Sequential(nn.Linear(4, 4), layer), np.zeros((3, 2, 4), np.float32))
