@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from unscan.trainer.neurons import (
     SurrogateLeaky,
     Synaptic,
 )
+from unscan.trainer.neurons.matrix_memory import MatrixMemory
 from unscan.trainer.norm import SequenceBatchNorm
 from unscan.trainer.settings import (
     AssociativeMemory,
@@ -34,12 +35,14 @@ from unscan.trainer.settings import (
     Layer,
     LeakyReadout,
     Linear,
+    Memory,
     Network,
     Neuron,
     Readout,
     SpikingReadout,
     StateSpace,
 )
+from unscan.trainer.start import start_as_clocks_, start_as_thermometer_, start_decays_, start_unit_
 
 
 class Residual(nn.Module):
@@ -71,7 +74,10 @@ def build(network: Network, in_features: int, classes: int) -> nn.Sequential:
                 f"network.layers.{number - 1} is residual with width {after} on an input of {width}; "
                 f"allowed: width {width}, or residual: false"
             )
-        model[f"layer{number}"] = _layer(layer, width)
+        made = model[f"layer{number}"] = _layer(layer, width)
+        if layer.start == "thermometer":
+            memory = next(module for module in made.modules() if isinstance(module, AssociativeLeaky))
+            start_as_thermometer_(memory, cast(nn.Linear, cast(Any, model[f"layer{number - 1}"]).linear))
         width = after
     model["readout"] = _readout(network.readout, width, classes)
     return nn.Sequential(model)
@@ -80,34 +86,6 @@ def build(network: Network, in_features: int, classes: int) -> nn.Sequential:
 def decide(outputs: Tensor, how: str) -> Tensor:
     """Reduce outputs (T, B, classes) to scores (B, classes): the last step's, or the mean over time."""
     return outputs[-1] if how == "last" else outputs.mean(dim=0)
-
-
-def start_as_clocks_(linear: nn.Linear, beta: float | list[float], threshold: float) -> None:
-    """Let a layer of leaky neurons start as a bank of clocks that its input disturbs.
-
-    A neuron with constant input b and a reset to zero fires every n steps, b = threshold (1 - beta) / (1 -
-    beta^n). Biases spread on a logarithmic scale from just above threshold (1 - beta), the slowest clock, to
-    0.4 threshold give the next layer many clocks to tell time with: the place of a pixel in its image, say,
-    which no single decay can tell. The input weights are of either sign and log-uniform between 0.03 and 1.5
-    thresholds, so that some neurons answer to one bright pixel and others to the ink of many rows; a quarter
-    are zero, undisturbed clocks. Learning moves slow clocks easily out of their range, so a small `lr_scale`
-    suits the layer.
-    """
-    channels = linear.out_features
-    if isinstance(beta, float):
-        place = torch.linspace(0, 1, channels)
-        decays = torch.full((channels,), beta)
-    else:  # every decay gets clocks of all speeds: the golden ratio spreads neighbours apart
-        place = (torch.arange(channels) * (math.sqrt(5) - 1) / 2) % 1
-        decays = torch.tensor(beta)
-    slowest = 1.03 * (1 - decays)
-    fastest = (2 * slowest).clamp(min=0.4)
-    with torch.no_grad():
-        linear.bias.copy_(threshold * slowest ** (1 - place) * fastest**place)
-        size = torch.empty_like(linear.weight).uniform_(math.log(0.03), math.log(1.5)).exp()
-        sign = torch.where(torch.rand_like(size) < 0.5, -threshold, threshold)
-        disturbed = (torch.rand(channels, 1) >= 0.25).to(size.dtype)
-        linear.weight.copy_(size * sign * disturbed)
 
 
 @singledispatch
@@ -141,20 +119,29 @@ def _(layer: Linear, in_features: int) -> nn.Module:
 
 @_layer.register
 def _(layer: StateSpace, in_features: int) -> nn.Module:
-    settings = layer.model_dump(exclude={"kind", "neuron"})
+    settings = layer.model_dump(exclude={"kind", "neuron", "start"})
     return SpikingSSM(in_features, neuron=_neuron(layer.neuron, in_features), **settings)
 
 
 @_layer.register
 def _(layer: AssociativeMemory, in_features: int) -> nn.Module:
-    settings = layer.model_dump(exclude={"kind", "residual"})
-    return _wrapped(AssociativeLeaky(in_features, **settings), layer.residual)
+    return _memory(AssociativeLeaky, layer, in_features)
 
 
 @_layer.register
 def _(layer: DeltaMemory, in_features: int) -> nn.Module:
-    settings = layer.model_dump(exclude={"kind", "residual"})
-    return _wrapped(DeltaLeaky(in_features, **settings), layer.residual)
+    return _memory(DeltaLeaky, layer, in_features)
+
+
+def _memory(kind: type[MatrixMemory], layer: Memory, in_features: int) -> nn.Module:
+    settings = layer.model_dump(exclude={"kind", "residual", "norm", "start", "alpha", "alpha_to"})
+    memory = kind(in_features, **settings)
+    if layer.alpha is not None:
+        start_decays_(memory, layer.alpha, layer.alpha if layer.alpha_to is None else layer.alpha_to)
+    parts: OrderedDict[str, nn.Module] = OrderedDict(memory=memory)
+    if layer.norm == "layer":
+        parts["norm"] = nn.LayerNorm(memory.channels)
+    return _wrapped(nn.Sequential(parts), layer.residual)
 
 
 def _wrapped(inner: nn.Module, residual: bool) -> nn.Module:
@@ -170,6 +157,18 @@ def _readout(readout: Readout, in_features: int, outputs: int) -> nn.Module:
     elif isinstance(readout, SpikingReadout):
         parts["neuron"] = _neuron(readout.neuron, outputs)
     return nn.Sequential(parts)
+
+
+def scale_starts_(model: nn.Sequential, network: Network, x: Tensor) -> None:
+    """Scale the layers that `start: unit`, first to last, on sequences x (T, B, F): see `start.start_unit_`."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for layer, made in zip(network.layers, model, strict=False):
+            if layer.start == "unit":
+                start_unit_(made, x)
+            x = made(x)
+    model.train(was_training)
 
 
 NEURONS: dict[str, Callable[..., nn.Module]] = {

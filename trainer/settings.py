@@ -168,8 +168,9 @@ class Dense(Settings):
 
     `norm: batch` normalises each channel over time and batch before the neuron. `residual` adds the layer's
     input to its output and needs both equally wide. `start: clocks` is a starting point for a layer that sees
-    one or few numbers at a time (`unscan.trainer.network.start_as_clocks_`). `lr_scale` multiplies the learning
-    rate of the layer's weights; 0 leaves them as they start.
+    one or few numbers at a time, `start: unit` scales its currents to unit deviation on the first batch (see
+    `unscan.trainer.start`). `lr_scale` multiplies the learning rate of the layer's weights; 0 leaves them as they
+    start.
     """
 
     kind: Literal["dense"] = "dense"
@@ -178,7 +179,7 @@ class Dense(Settings):
     norm: Literal["none", "batch"] = "none"
     dropout: Share = 0.0
     residual: bool = False
-    start: Literal["default", "clocks"] = "default"
+    start: Literal["default", "clocks", "unit"] = "default"
     lr_scale: float = Field(default=1.0, ge=0)
 
     def width_after(self, before: int) -> int:
@@ -192,6 +193,7 @@ class Linear(Settings):
     kind: Literal["linear"]
     width: Positive
     activation: Literal["none", "relu"] = "none"
+    start: Literal["default", "unit"] = "default"
 
     def width_after(self, before: int) -> int:
         """Give the width of the output for that of the input."""
@@ -215,6 +217,7 @@ class StateSpace(Settings):
     dt_min: float = Field(default=0.001, gt=0)
     dt_max: float = Field(default=0.1, gt=0)
     form: Literal["auto", "fused", "fft", "loop"] = "auto"
+    start: Literal["default"] = "default"
 
     @model_validator(mode="after")
     def _dt_in_order(self) -> Self:
@@ -229,10 +232,12 @@ class StateSpace(Settings):
         return before
 
 
-class _Memory(Threshold):
+class Memory(Threshold):
     """A layer with a matrix of d_value x d_key as its state; `queries` columns are read from it at each step.
 
-    With `use_q` false the spikes of the matrix are the output. `queries` is d_value by default.
+    With `use_q` false the spikes of the matrix are the output. `queries` is d_value by default. `norm` is taken of what
+    it gives. Its decays start spread from `alpha` to `alpha_to`, if given; `start: unit` scales what it writes, on the
+    first batch, to unit deviation (see `unscan.trainer.start`).
     """
 
     d_value: Positive
@@ -240,20 +245,29 @@ class _Memory(Threshold):
     use_q: bool = True
     queries: Positive | None = None
     top_k: Positive | None = None
+    norm: Literal["none", "layer"] = "none"
     residual: bool = False
+    alpha: Decay | None = None
+    alpha_to: Decay | None = None
+    start: Literal["default", "unit"] = "default"
 
     def width_after(self, before: int) -> int:
         """Give the width of the output for that of the input."""
         return self.d_value * ((self.queries or self.d_value) if self.use_q else self.d_key)
 
 
-class AssociativeMemory(_Memory):
-    """Write and forget by column (`unscan.trainer.neurons.AssociativeLeaky`)."""
+class AssociativeMemory(Memory):
+    """Write and forget by column (`unscan.trainer.neurons.AssociativeLeaky`).
+
+    `start: thermometer`, behind a linear layer without activation, lets it start as a thermometer of the recent past
+    of that layer's inputs.
+    """
 
     kind: Literal["associative_leaky"]
+    start: Literal["default", "unit", "thermometer"] = "default"  # type: ignore[assignment]
 
 
-class DeltaMemory(_Memory):
+class DeltaMemory(Memory):
     """Write over what stood there (`unscan.trainer.neurons.DeltaLeaky`)."""
 
     kind: Literal["delta_leaky"]
@@ -324,6 +338,19 @@ class Network(Settings):
                 raise ValueError(
                     f"layers.{index} is residual with width {width} after width {before}; "
                     f"allowed: width {before}, or residual: false"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _thermometers_have_an_encoder(self) -> Self:
+        for index, layer in enumerate(self.layers):
+            before = self.layers[index - 1] if index else None
+            if layer.start == "thermometer" and not (
+                isinstance(before, Linear) and before.activation == "none"
+            ):
+                raise ValueError(
+                    f"layers.{index}.start is thermometer, which reads the inputs of a linear layer without activation "
+                    "in front; allowed: such a layer in front, or another start"
                 )
         return self
 

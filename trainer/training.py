@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from unscan.compiler.errors import InvalidInput
 from unscan.trainer.batches import Batch, Batches
+from unscan.trainer.network import scale_starts_
 from unscan.trainer.neurons import StochasticLeaky
 from unscan.trainer.objective import Objective, gradients
 from unscan.trainer.optimiser import Course, freeze_, optimiser_of
@@ -58,6 +59,8 @@ class Training(LightningModule):
         validation = Part(task.train.x[border:], task.train.y[border:])
         self.batches = Batches(train, size, dtype, recipe.seed, recipe.augmentation, task.fresh)
         self.validation_batches = Batches((validation,), size, dtype) if held_out else None
+        if any(layer.start == "unit" for layer in recipe.network.layers):
+            scale_starts_(self.model, recipe.network, next(iter(self.batches)).x)
         self.history: list[dict[str, float]] = []
 
     def train_dataloader(self) -> Batches:

@@ -170,5 +170,7 @@ def test_layers_that_do_not_fit_name_both_ends():
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
 def test_neurons_without_a_node_are_refused_by_name(layer):
-    with pytest.raises(Unsupported, match=rf"'1' is a .*\.{type(layer).__name__}, and there is no node for it"):
+    with pytest.raises(
+        Unsupported, match=rf"'1' is a .*\.{type(layer).__name__}, and there is no node for it"
+    ):
         trace(nn.Sequential(nn.Linear(4, 4), layer), np.zeros((3, 2, 4), np.float32))

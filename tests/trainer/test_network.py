@@ -3,10 +3,11 @@ import torch
 from torch import fx, nn
 
 from unscan.compiler.errors import InvalidInput
-from unscan.trainer.network import NEURONS, build, decide, start_as_clocks_
+from unscan.trainer.network import NEURONS, build, decide
 from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
 from unscan.trainer.norm import SequenceBatchNorm
 from unscan.trainer.settings import Network
+from unscan.trainer.start import start_as_clocks_
 
 FULL = Network.model_validate(
     {
