@@ -66,13 +66,15 @@ def start_as_thermometer_(memory: AssociativeLeaky, encoder: nn.Linear) -> None:
 
 
 def start_decays_(memory: MatrixMemory, alpha: float, alpha_to: float) -> None:
-    """Spread a memory's decays, where its input is zero, from alpha in the first column to alpha_to in the last.
+    """Spread a memory's decays from alpha in the first column to alpha_to in the last, and let inputs change them less.
 
-    log(alpha / (1 - alpha)) is what is spread evenly. A memory with one decay gets `alpha_to`.
+    log(alpha / (1 - alpha)) is spread evenly in the biases, and the weights become a tenth of what they were. A
+    memory with one decay gets `alpha_to`.
     """
     gate: nn.Linear = memory.to_alpha
     first, last = (math.log(a / (1 - a)) for a in (alpha, alpha_to))
     with torch.no_grad():
+        gate.weight.mul_(0.1)
         gate.bias.copy_(torch.linspace(last if gate.out_features == 1 else first, last, gate.out_features))
 
 
