@@ -53,9 +53,9 @@ def start_as_thermometer_(memory: AssociativeLeaky, encoder: nn.Linear) -> None:
     keys[own + 1 :] = 0.3 * torch.randn(n - own - 1, features)
     logits[own + 1 :] = torch.linspace(-1, 3, n - own - 1)
     with torch.no_grad():
-        back = keys @ torch.linalg.pinv(encoder.weight)
+        back = keys.to(encoder.weight) @ torch.linalg.pinv(encoder.weight)
         memory.to_k.weight.copy_(back)
-        memory.to_k.bias.copy_(key_bias - back @ encoder.bias)
+        memory.to_k.bias.copy_(key_bias.to(back) - back @ encoder.bias)
         memory.to_v.weight.mul_(0.1)
         memory.to_v.bias.copy_(8 * memory.threshold / torch.arange(1, d + 1))
         memory.to_alpha.weight.mul_(0.1)

@@ -1,13 +1,12 @@
 import pytest
 import torch
-from torch import fx, nn
+from torch import fx
 
 from unscan.compiler.errors import InvalidInput
 from unscan.trainer.network import NEURONS, build, decide
 from unscan.trainer.neurons import Leaky, LeakyIntegrator, StateLeaky
 from unscan.trainer.norm import SequenceBatchNorm
 from unscan.trainer.settings import Network
-from unscan.trainer.start import start_as_clocks_
 
 FULL = Network.model_validate(
     {
@@ -89,25 +88,6 @@ def test_norm_is_over_time_and_batch(steps):
     scale = running.weight / torch.sqrt(running.running_var + running.eps)
     torch.testing.assert_close(norm(x), (x - running.running_mean) * scale + running.bias)
     torch.testing.assert_close(norm(x)[0], norm(x[0]))
-
-
-def test_clocks_fire_at_many_rates_without_input():
-    torch.manual_seed(0)
-    linear = nn.Linear(1, 64)
-    start_as_clocks_(linear, beta=0.97, threshold=2.0)
-    neuron = Leaky(64, beta=0.97, threshold=2.0)
-    with torch.no_grad():
-        fired = neuron(linear(torch.zeros(256, 1, 1))).sum(dim=0)[0]
-    assert fired.min() >= 1
-    assert fired.max() >= 64
-    assert len(fired.unique()) > 25
-    betas = torch.linspace(0.5, 0.99, 64).tolist()
-    start_as_clocks_(linear, betas, threshold=2.0)
-    with torch.no_grad():
-        fired = Leaky(64, betas, 2.0)(linear(torch.zeros(512, 1, 1))).sum(dim=0)[0]
-    assert fired.min() >= 1
-    undisturbed = (linear.weight == 0).float().mean().item()
-    assert 0.1 < undisturbed < 0.4
 
 
 KINDS = [{"kind": kind} for kind in NEURONS] + [
