@@ -19,6 +19,8 @@ PARTS: tuple[tuple[str, str, str | None], ...] = (
     ("onnxruntime", "running ONNX files", None),
     ("scikit-learn", "the digits task", None),
     ("datasets", "tasks from public hubs, when there is a network", "pip install 'unscan[hub]'"),
+    ("triton", "kernels on a GPU", "pip install 'unscan[gpu]'"),
+    ("matplotlib", "plots", "pip install 'unscan[plots]'"),
 )
 
 
@@ -59,7 +61,7 @@ def _device() -> Finding:
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return Finding("GPU", name, True, "the fused kernels of this version run on the CPU")
+    return Finding("GPU", name, True, "exact neurons and matrix memories run there in Triton's kernels")
 
 
 def _data() -> Finding:
