@@ -129,9 +129,42 @@ def test_a_nir_file_can_be_read_back(trained):
     assert load(trained / "again.unscan") == load(trained / "same.unscan")
 
 
-@pytest.mark.parametrize("command", ["passes", "targets", "executors", "neurons", "tasks", "energies"])
+@pytest.mark.parametrize(
+    "command", ["passes", "targets", "executors", "neurons", "tasks", "energies", "bench"]
+)
 def test_lists(command):
     assert len(unscan(command).splitlines()) >= 3
+
+
+def test_a_surrogate_network_is_trained_measured_and_used(tmp_path):
+    out = tmp_path / "small.safetensors"
+    said = unscan(
+        "train-sdn", "--epochs", "0.0002", "--seed", "3", "--out", out, "--json", tmp_path / "s.json"
+    )
+    assert "N(0, 1)" in said
+    figures = json.loads((tmp_path / "s.json").read_text())["figures"]
+    assert 0 < figures[0]["accuracy"] <= 1
+    neuron = {"kind": "surrogate_leaky", "network": str(out)}
+    recipe = {**RECIPE, "network": {"layers": [{"width": 8, "neuron": neuron}]}, "precision": 32}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    said = unscan("train", tmp_path / "r.yaml", "--out", tmp_path / "run")
+    assert "deployed test accuracy" in said
+    assert "there is no node for it" in refused("compile", tmp_path / "run", "-o", tmp_path / "m.unscan")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "r.yaml",
+        "run",
+        "s.json",
+        "small.safetensors",
+    ]
+
+
+def test_wrong_calls_of_train_sdn_and_bench_are_refused(tmp_path):
+    assert "There is no folder" in refused("train-sdn", "--out", tmp_path / "ghost" / "x.safetensors")
+    assert "tau is 2" in refused("train-sdn", "--tau", "2", "--out", tmp_path / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []
+    assert "There is no benchmark 'speed'" in refused("bench", "speed")
+    assert "There is no variant 'exakt'" in refused("bench", "ablation", "--only", "exakt")
+    assert "There is no recipe for 'Gen2'" in refused("bench", "recall", "--only", "Gen2")
 
 
 def test_doctor(tmp_path, monkeypatch):

@@ -236,8 +236,8 @@ class Memory(Threshold):
     """A layer with a matrix of d_value x d_key as its state; `queries` columns are read from it at each step.
 
     With `use_q` false the spikes of the matrix are the output. `queries` is d_value by default. `norm` is taken of what
-    it gives. Its decays start spread from `alpha` to `alpha_to`, if given; `start: unit` scales what it writes, on the
-    first batch, to unit deviation (see `unscan.trainer.start`).
+    it gives. Its decays start spread from `alpha` to `alpha_to`, if given; `start: unit` scales its state, on
+    the first batch, to size 1 (see `unscan.trainer.start`).
     """
 
     d_value: Positive

@@ -79,27 +79,29 @@ def start_decays_(memory: MatrixMemory, alpha: float, alpha_to: float) -> None:
 
 
 def start_unit_(layer: nn.Module, x: Tensor) -> None:
-    """Scale a layer's linear map so that, of inputs x, what it drives has unit deviation, and each output mean 0.
+    """Scale a layer so that, of sequences x, what is compared with its thresholds is of size 1.
 
-    A matrix memory's values and keys are scaled so that the entries of what is written have unit deviation; means
-    stay. Source: Mishkin and Matas, All you need is a good init, arXiv 1511.06422, here for one layer.
+    A linear map is scaled so that its outputs have unit deviation, and each of them mean 0. A matrix memory's values,
+    and its keys where they have no length of their own, are scaled so that the mean square of its last state is 1.
+    Source of the idea: Mishkin and Matas, All you need is a good init, arXiv 1511.06422.
     """
     memory = next((module for module in layer.modules() if isinstance(module, MatrixMemory)), None)
     with torch.no_grad():
         if memory is None:
             linear = next(module for module in layer.modules() if isinstance(module, nn.Linear))
-            _scale(linear, x, 1.0)
+            outputs = linear(x).flatten(0, -2)
+            _scale(linear, 1 / (outputs - outputs.mean(0)).std())
             linear.bias.sub_(linear(x).flatten(0, -2).mean(0))
             return
-        if isinstance(memory, DeltaLeaky):  # keys have length 1, so their entries are about 1 / sqrt(n)
-            _scale(memory.to_v, x, math.sqrt(memory.d_key))
+        _, state = memory(x, return_state=True)
+        size = state.square().mean().sqrt()
+        if isinstance(memory, DeltaLeaky):
+            _scale(memory.to_v, 1 / size)
             return
-        _scale(memory.to_v, x, 1.0)
-        _scale(memory.to_k, x, 1.0)
+        for linear in (memory.to_v, memory.to_k):
+            _scale(linear, size**-0.5)
 
 
-def _scale(linear: nn.Linear, x: Tensor, deviation: float) -> None:
-    centred = linear(x).flatten(0, -2)
-    factor = deviation / (centred - centred.mean(0)).std()
+def _scale(linear: nn.Linear, factor: Tensor) -> None:
     linear.weight.mul_(factor)
     linear.bias.mul_(factor)
