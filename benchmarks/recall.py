@@ -1,6 +1,6 @@
 """Train three generations of memory on associative recall, and measure them by the number of pairs.
 
-    unscan bench recall [--out FOLDER] [--only NAME ...] [--data-dir DIR] [--plot FILE] [--quick] [--json FILE]
+    unscan bench recall [--out FOLDER] [--only NAME ...] [--epochs N] [--data-dir DIR] [--plot FILE] [--quick] [--json FILE]
 
 The recipes are examples/recipes/recall_*.yaml: the network of snnTorch's checkpoint with AssociativeLeaky, DeltaLeaky
 or StateLeaky as its two layers of 256 neurons, trained on 2 to 6 pairs with equal settings. Each is measured on newly
@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options(__doc__, quick="one short epoch of each")
     parser.add_argument("--out", type=Path, default=Path("runs/recall"), metavar="FOLDER")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join(NAMES)}")
+    parser.add_argument("--epochs", type=int, help="of 500 steps; by default those of the recipes")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", default=os.environ.get("UNSCAN_DATA"))
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curve into FILE (.svg, .png)")
     given = parser.parse_args(arguments)
@@ -108,6 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
                     "task": recipe.task.model_copy(update={"settings": {"train": 640, "test": 50}}),
                 }
             )
+        if given.epochs:
+            recipe = recipe.model_copy(update={"epochs": given.epochs})
         console.print(f"training {name} ...", style="dim")
         run_dir = given.out / NAMES[name]
         result = fit(recipe, run_dir, resume=RunFiles(run_dir).recipe.is_file())
