@@ -1,6 +1,7 @@
 """Train three generations of memory on associative recall, and measure them by the number of pairs.
 
-    unscan bench recall [--out FOLDER] [--only NAME ...] [--epochs N] [--data-dir DIR] [--plot FILE] [--quick] [--json FILE]
+    unscan bench recall [--out FOLDER] [--only NAME ...] [--epochs N] [--data-dir DIR] [--plot FILE]
+                        [--quick] [--json FILE]
 
 The recipes are examples/recipes/recall_*.yaml: the network of snnTorch's checkpoint with AssociativeLeaky, DeltaLeaky
 or StateLeaky as its two layers of 256 neurons, trained on 2 to 6 pairs with equal settings. Each is measured on newly
