@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.trainer.measure import evaluate, is_approximate, measure_gap
@@ -72,7 +73,7 @@ def fit(
 
     Ctrl-C raises KeyboardInterrupt; every finished epoch is kept, and `resume` repeats the broken one from its
     start. Raises InvalidInput when the folder already holds a run and `resume` is not given, when there is none
-    to resume, or when its recipe or data differ; DamagedFile when its checkpoint cannot be read.
+    to resume, when its recipe or data differ, or for a machine that is not there; DamagedFile when its checkpoint cannot be read.
     """
     machine = machine or Machine()
     files = RunFiles(Path(run_dir))
@@ -94,15 +95,15 @@ def fit(
             f"norm batch takes its statistics over the whole batch, which {machine.processes} processes on CPUs cannot "
             "share; train in one process, on GPUs, or with norm layer or none"
         )
-    if first:
-        files.folder.mkdir(parents=True, exist_ok=True)
-        recipe.write(files.recipe)
-    if state is not None and _is_trained(recipe, state["unscan"]["history"]):
-        training.load_state_dict(state["state_dict"])
-        training.on_load_checkpoint(state)
-    else:
-        with _settled():
-            trainer = _trainer(recipe, files, quiet, machine)
+    with _settled():
+        trainer = _trainer(recipe, files, quiet, machine)
+        if first:
+            files.folder.mkdir(parents=True, exist_ok=True)
+            recipe.write(files.recipe)
+        if state is not None and _is_trained(recipe, state["unscan"]["history"]):
+            training.load_state_dict(state["state_dict"])
+            training.on_load_checkpoint(state)
+        else:
             trainer.fit(training, ckpt_path=files.last if state is not None else None)
     if recipe.keep == "best":
         training.load_state_dict(_read_checkpoint(files.best)["state_dict"])
@@ -128,24 +129,30 @@ def _trainer(recipe: Recipe, files: RunFiles, quiet: bool, machine: Machine) -> 
     callbacks.append(ModelCheckpoint(filename="last", **place, **each_epoch))
     if not quiet:
         callbacks.append(RichProgressBar(leave=False))
-    return Trainer(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        num_nodes=machine.nodes,
-        strategy=machine.strategy,
-        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
-        sync_batchnorm=machine.accelerator != "cpu",
-        max_epochs=recipe.epochs,
-        limit_val_batches=1.0 if recipe.validation else 0,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(files.folder, name="tensorboard", version=""),
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-        deterministic=machine.accelerator == "cpu",
-        use_distributed_sampler=False,
-    )
+    try:
+        return Trainer(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            strategy=machine.strategy,
+            precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+            sync_batchnorm=machine.accelerator != "cpu",
+            max_epochs=recipe.epochs,
+            limit_val_batches=1.0 if recipe.validation else 0,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(files.folder, name="tensorboard", version=""),
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            enable_progress_bar=not quiet,
+            enable_model_summary=False,
+            deterministic=machine.accelerator == "cpu",
+            use_distributed_sampler=False,
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise InvalidInput(
+            f"Training cannot be set up with accelerator {machine.accelerator}, {machine.devices} device(s), "
+            f"{machine.nodes} node(s) and strategy {machine.strategy}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 @contextmanager

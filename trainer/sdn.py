@@ -261,20 +261,6 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
 
 
-def table(rows: Sequence[Agreement]) -> str:
-    """Lay agreement out as a Markdown table."""
-    lines = [
-        "| currents | spikes per step | equal | precision | recall | F1 | error |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        shares = " | ".join(f"{100 * v:.3f} %" for v in (row.accuracy, row.precision, row.recall))
-        lines.append(
-            f"| N({row.mean:g}, {row.deviation:g}) | {row.rate:.4f} | {shares} | {row.f1:.5f} | {row.error:.5f} |"
-        )
-    return "\n".join(lines)
-
-
 def save_sdn(
     path: Path | str, network: SurrogateNetwork, *, command: str, seed: int, figures: Sequence[Agreement]
 ) -> None:

@@ -95,3 +95,16 @@ def test_a_recipe_trains_in_mixed_precision(tmp_path):
     weights = load_file(result.files.model)
     assert {value.dtype for value in weights.values()} == {torch.float32}
     assert 0 < result.metrics["test_loss"] < 100
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (Machine(strategy="nonsense"), "strategy nonsense: "),
+        (Machine(accelerator="ghost"), "accelerator ghost, "),
+    ],
+)
+def test_a_machine_that_is_not_there_is_refused(tmp_path, machine, said):
+    with pytest.raises(InvalidInput, match=said):
+        fit(Recipe.parse(ONE_STEP, source="test"), tmp_path / "run", machine=machine, quiet=True)
+    assert not (tmp_path / "run").exists()
