@@ -73,7 +73,8 @@ def fit(
 
     Ctrl-C raises KeyboardInterrupt; every finished epoch is kept, and `resume` repeats the broken one from its
     start. Raises InvalidInput when the folder already holds a run and `resume` is not given, when there is none
-    to resume, when its recipe or data differ, or for a machine that is not there; DamagedFile when its checkpoint cannot be read.
+    to resume, when its recipe or data differ, or for a machine that is not there; DamagedFile when its checkpoint
+    cannot be read.
     """
     machine = machine or Machine()
     files = RunFiles(Path(run_dir))
