@@ -1,6 +1,7 @@
 """Where training starts: initial weights other than torch's own, each a setting of a layer."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def start_as_thermometer_(memory: AssociativeLeaky, encoder: nn.Linear) -> None:
         memory.to_v.bias.copy_(8 * memory.threshold / torch.arange(1, d + 1))
         memory.to_alpha.weight.mul_(0.1)
         memory.to_alpha.bias.copy_(logits)
-        if memory.to_q is not None:
+        if memory.to_q is not None and memory.queries is not None:
             memory.to_q.weight.mul_(0.2)
             memory.to_q.bias.copy_(torch.eye(n, memory.queries).flatten())
 
@@ -71,7 +72,7 @@ def start_decays_(memory: MatrixMemory, alpha: float, alpha_to: float) -> None:
     log(alpha / (1 - alpha)) is spread evenly in the biases, and the weights become a tenth of what they were. A
     memory with one decay gets `alpha_to`.
     """
-    gate: nn.Linear = memory.to_alpha
+    gate = cast(nn.Linear, memory.to_alpha)
     first, last = (math.log(a / (1 - a)) for a in (alpha, alpha_to))
     with torch.no_grad():
         gate.weight.mul_(0.1)
