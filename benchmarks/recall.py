@@ -76,7 +76,7 @@ def draw(path: Path, results: dict[str, dict[str, float]]) -> None:
         axes.plot([int(n) for n in found], list(found.values()), marker="o", label=name)
     axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     axes.axvspan(TRAINED[0], TRAINED[-1], color="grey", alpha=0.12, label="trained on")
-    axes.set(xlabel="pairs", ylabel="bit accuracy", ylim=(0.48, 1.01))
+    axes.set(xlabel="pairs", ylabel="bit accuracy", ylim=(0.48, 1.01), xticks=PAIRS)
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
 
