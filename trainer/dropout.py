@@ -9,8 +9,8 @@ class SequenceDropout(nn.Module):
 
         y = x mask / (1 - p)        mask (B, C), each 0 with probability p, else 1
 
-    A mask that changed at every step would be noise that a layer with memory averages out, and costs as much to draw
-    as a layer to compute. In evaluation y = x.
+    A mask that changed at every step would be noise that a layer with memory averages out, and T times as many
+    numbers to draw. In evaluation y = x.
     """
 
     def __init__(self, p: float) -> None:

@@ -85,7 +85,8 @@ class Recipe(Settings):
     `chunk_size` cuts every batch into chunks that go through the network one after another, their gradients
     added, each weighted by its share of the batch: the gradients of the whole batch to rounding, in the memory
     of a chunk (001, section 4.2). BatchNorm takes its statistics from what it sees at once, so with it chunks
-    would be another computation, and the two are refused together. Dropout draws other masks with chunks.
+    would be another computation, and the two are refused together. Dropout and neurons that fire by chance draw
+    other numbers with chunks.
 
     `precision` is the number format of weights and arithmetic, in bits; "bf16" keeps weights, membranes and states in
     float32 and multiplies matrices in bfloat16.
