@@ -33,6 +33,8 @@ class Kind(StrEnum):
     """Sparse numbers, sent as events with a payload."""
     REAL = "real"
     """A number at every step."""
+    INDEX = "index"
+    """A whole number from 0 up that names a row of an Embedding."""
 
 
 class Dialect(StrEnum):
@@ -70,15 +72,25 @@ class Node:
     """One operator. Subclasses are frozen dataclasses of arrays (float32 or float64) and settings."""
 
     dialect: ClassVar[Dialect] = Dialect.ANY
-    ports: ClassVar[tuple[str, ...]] = ("x",)
+    delays: ClassVar[bool] = False
+    """Whether what leaves it at a step depends on its state alone, so that it may stand in a loop."""
 
     def __post_init__(self) -> None:
-        for field, value in self.arrays():
-            array = np.array(value, order="C")
+        for name, value in self.arrays():
+            array = value if frozen(value) else np.array(value, order="C")
             if array.dtype not in (np.float32, np.float64):
                 array = array.astype(np.float32)
             array.setflags(write=False)
-            object.__setattr__(self, field, array)
+            object.__setattr__(self, name, array)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Names of its inputs."""
+        return ("x",)
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield (field, value) for every field that holds an array."""
@@ -100,9 +112,21 @@ class Node:
         """Name and shape (without batch) what the node keeps between steps; every state starts at zero."""
         return {}
 
+    def membrane(self, inputs: Mapping[str, Signal]) -> tuple[int, ...] | None:
+        """Shape of the membranes that an execution records, those before the reset; None where there are none."""
+        return None
+
     def map_arrays(self, function: Callable[[Array], Array]) -> Self:
         """Return the node with `function` applied to each of its arrays."""
         return replace(self, **{name: function(value) for name, value in self.arrays()})
+
+
+def frozen(array: Array) -> bool:
+    """Say whether nobody can write to an array any more, so that it need not be copied."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and not owner.flags.writeable:
+        owner = owner.base
+    return owner is None and array.flags.c_contiguous
 
 
 class Graph:
@@ -153,22 +177,39 @@ class Graph:
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """Node names so that each comes after what feeds it; equal ones as they were listed."""
+        """Node names so that each comes after what feeds it; equal ones as they were listed.
+
+        Where the graph has a loop, a Delay comes before what feeds it: what leaves it is known already.
+        """
         rank = {name: i for i, name in enumerate(self.nodes)}
+        within = self.topology
+        if self.recurrent:
+            within = nx.MultiDiGraph(within)
+            within.remove_edges_from(
+                [edge for edge in self.topology.edges(keys=True) if self.nodes[edge[1]].delays]
+            )
         try:
-            return tuple(nx.lexicographical_topological_sort(self.topology, key=rank.__getitem__))
+            return tuple(nx.lexicographical_topological_sort(within, key=rank.__getitem__))
         except nx.NetworkXUnfeasible:
-            loop = " -> ".join(str(edge[0]) for edge in nx.find_cycle(self.topology))
+            loop = " -> ".join(str(edge[0]) for edge in nx.find_cycle(within))
             raise InvalidGraph(
-                f"The nodes {loop} feed each other in one step. A loop needs a delay in it, and no node of this "
-                "version holds one; unroll or remove the recurrence."
+                f"The nodes {loop} feed each other in one step. A loop needs a Delay in it: put one where the signal "
+                "is to arrive a step later."
             ) from None
+
+    @cached_property
+    def recurrent(self) -> bool:
+        """Whether nodes feed each other in a loop."""
+        return not nx.is_directed_acyclic_graph(self.topology)
 
     @cached_property
     def signals(self) -> Mapping[str, Signal]:
         """What leaves each node. Raises InvalidGraph naming both ends where two do not fit."""
         found: dict[str, Signal] = {}
-        for name in self.order:
+        behind = [name for name in self.order if self.recurrent and self.nodes[name].delays]
+        for name in behind:
+            found[name] = self.nodes[name].signal({})
+        for name in (*(name for name in self.order if name not in found), *behind):
             inputs = self._inputs(name, found)
             try:
                 found[name] = self.nodes[name].signal(inputs)
@@ -213,6 +254,11 @@ class Graph:
     def of(self, *classes: type[Node]) -> list[str]:
         """Return the names of the nodes of the given classes, in topological order."""
         return [name for name in self.order if isinstance(self.nodes[name], classes)]
+
+    def membranes(self) -> dict[str, tuple[int, ...]]:
+        """Return node -> shape of its membranes at one step, for every node that has some, in topological order."""
+        found = {name: self.nodes[name].membrane(self.inputs(name)) for name in self.order}
+        return {name: shape for name, shape in found.items() if shape is not None}
 
     @cached_property
     def states(self) -> Mapping[str, tuple[int, ...]]:

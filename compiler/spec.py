@@ -8,9 +8,38 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.errors import InvalidGraph
-from unscan.compiler.ir import Dialect, Graph, Node
-from unscan.compiler.nodes import Activation, BatchNorm, Input, Leaky, LIFConvolution, Linear, Output, Spiking
+from unscan.compiler.ir import Dialect, Graph, Kind, Node
+from unscan.compiler.nodes import (
+    Activation,
+    Adaptive,
+    BatchNorm,
+    Concatenate,
+    Convolution,
+    Cuba,
+    Delay,
+    Diagonal,
+    Embedding,
+    Input,
+    LayerNorm,
+    Leaky,
+    LIFAnnealed,
+    LIFConvolution,
+    LIFSurrogate,
+    Linear,
+    Memory,
+    Output,
+    Pool2d,
+    Reshape,
+    RMSNorm,
+    Spiking,
+    StoredMemory,
+    Threshold,
+    TopK,
+)
+from unscan.compiler.nodes.convolution import Window
+from unscan.compiler.nodes.memory import DECAYS
 from unscan.compiler.nodes.neurons import FIRES, GAINS, PHASES, RESETS
+from unscan.compiler.nodes.parallel import WINDOW
 from unscan.compiler.nodes.stateless import FUNCTIONS
 
 Rule = tuple[type[Node], str, Callable[[Any], bool]]
@@ -29,7 +58,82 @@ RULES: tuple[Rule, ...] = (
         "its bias has one number per row of the weight",
         lambda n: n.bias is None or n.bias.shape == n.weight.shape[:1],
     ),
-    (Leaky, "beta lies in [0, 1]", lambda n: bool(np.all((n.beta >= 0) & (n.beta <= 1)))),
+    (
+        Convolution,
+        "its weight has an axis for outputs, one for inputs, and its own",
+        lambda n: n.weight.ndim == n.axes + 2,
+    ),
+    (
+        Convolution,
+        "its bias has one number per output channel",
+        lambda n: n.bias is None or n.bias.shape == n.weight.shape[:1],
+    ),
+    (
+        Convolution,
+        "its groups divide its output channels",
+        lambda n: n.groups > 0 and n.weight.shape[0] % n.groups == 0,
+    ),
+    (Convolution, "its dilation is positive", lambda n: len(n.dilation) == n.axes and min(n.dilation) > 0),
+    (Pool2d, "its kernel is positive", lambda n: len(n.kernel) == n.axes and min(n.kernel) > 0),
+    (Window, "its stride is positive", lambda n: len(n.stride) == n.axes and min(n.stride) > 0),
+    (Window, "its padding is not negative", lambda n: len(n.padding) == 2 * n.axes and min(n.padding) >= 0),
+    (Embedding, "its weight has two axes", lambda n: n.weight.ndim == 2),
+    (
+        LayerNorm,
+        "its bias has the shape of its weight",
+        lambda n: n.bias is None or n.bias.shape == n.weight.shape,
+    ),
+    (LayerNorm, "epsilon is not negative", lambda n: n.epsilon >= 0),
+    (RMSNorm, "epsilon is not negative", lambda n: n.epsilon >= 0),
+    (Reshape, "its shape has at least one axis, all positive", lambda n: n.shape and min(n.shape) > 0),
+    (TopK, "it keeps at least one", lambda n: n.count > 0),
+    (Concatenate, "it has at least two parts and an axis from 0 up", lambda n: n.parts > 1 and n.axis >= 0),
+    (
+        Delay,
+        "its steps are whole numbers from 1 up",
+        lambda n: bool(np.all((n.steps >= 1) & (n.steps == np.floor(n.steps)))),
+    ),
+    (Leaky, "beta lies in [0, 1]", lambda n: within(n.beta)),
+    (Cuba, "alpha lies in [0, 1]", lambda n: within(n.alpha)),
+    (Adaptive, "rho lies in [0, 1]", lambda n: within(n.rho)),
+    (Adaptive, "kappa is greater than 0", lambda n: bool(np.all(n.kappa > 0))),
+    (Adaptive, "its phase is now", lambda n: n.phase == "now"),
+    (
+        LIFAnnealed,
+        "its strength is one number in [0, 1]",
+        lambda n: n.strength.shape == () and within(n.strength),
+    ),
+    (LIFAnnealed, "it has at least one round, or None", lambda n: n.rounds is None or n.rounds > 0),
+    (
+        LIFSurrogate,
+        f"its network sees {WINDOW} inputs",
+        lambda n: n.temporal.shape == (len(n.temporal_bias), WINDOW),
+    ),
+    (
+        LIFSurrogate,
+        "the shapes of its network fit",
+        lambda n: (
+            n.mixing.shape == (len(n.temporal_bias),) * 2
+            and n.mixing_bias.shape == n.readout.shape == n.temporal_bias.shape
+            and n.readout_bias.shape == (1,)
+        ),
+    ),
+    (Threshold, "threshold is greater than 0", lambda n: bool(np.all(n.threshold > 0))),
+    (Threshold, f"fires is one of {FIRES}", lambda n: n.fires in FIRES),
+    (Memory, "threshold is one number greater than 0", lambda n: n.threshold.shape == () and n.threshold > 0),
+    (Memory, f"fires is one of {FIRES}", lambda n: n.fires in FIRES),
+    (Memory, f"reset is one of {RESETS}", lambda n: n.reset in RESETS),
+    (Memory, "it has at least one query, or None", lambda n: n.queries is None or n.queries > 0),
+    (StoredMemory, f"decay is one of {DECAYS}", lambda n: n.decay in DECAYS),
+    (StoredMemory, "its bound lies in (0, 1)", lambda n: 0 < n.bound < 1),
+    (
+        Diagonal,
+        "a and c are pairs of one shape (H, M, 2), and d has H numbers",
+        lambda n: (
+            n.a.ndim == 3 and n.a.shape[2:] == (2,) and n.c.shape == n.a.shape and n.d.shape == n.a.shape[:1]
+        ),
+    ),
+    (Diagonal, "no |a| is greater than 1", lambda n: bool(np.all(np.hypot(*n.a.T) <= 1 + 1e-6))),
     (Leaky, f"gain is one of {GAINS}", lambda n: n.gain in GAINS),
     (Spiking, "threshold is greater than 0", lambda n: bool(np.all(n.threshold > 0))),
     (Spiking, f"reset is one of {RESETS}", lambda n: n.reset in RESETS),
@@ -40,6 +144,11 @@ RULES: tuple[Rule, ...] = (
     (BatchNorm, "variance + epsilon is greater than 0", lambda n: bool(np.all(n.variance + n.epsilon > 0))),
     (Activation, f"its function is one of {FUNCTIONS}", lambda n: n.function in FUNCTIONS),
 )
+
+
+def within(values: Any) -> bool:
+    """Say whether all values lie in [0, 1]."""
+    return bool(np.all((values >= 0) & (values <= 1)))
 
 
 def faults(graph: Graph, dialect: Dialect | None = None) -> Iterator[str]:
@@ -55,6 +164,11 @@ def faults(graph: Graph, dialect: Dialect | None = None) -> Iterator[str]:
         if dialect and node.dialect not in (dialect, Dialect.ANY):
             remedy = "; run unroll" if dialect is Dialect.ITERATIVE else ""
             yield f"{type(node).__name__} {name!r} is {node.dialect}, wanted {dialect} nodes only{remedy}"
+        if not isinstance(node, Embedding) and any(
+            isinstance(source := graph.nodes[edge.source], Input) and source.kind is Kind.INDEX
+            for edge in graph.into(name)
+        ):
+            yield f"{type(node).__name__} {name!r} computes with an index, which only an Embedding may read"
         if isinstance(node, Output) and graph.out_of(name):
             yield f"Output {name!r} feeds {graph.out_of(name)[0].target!r}"
 

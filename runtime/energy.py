@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unscan.compiler.errors import InvalidInput
-from unscan.runtime.counts import Counts, Operations
+from unscan.runtime.costs import Operations
+from unscan.runtime.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,14 @@ class Table:
         return {
             "decay": self.multiply,
             "scale": self.multiply,
-            "norm": self.mac,
+            "rescale": self.multiply,
+            "product": self.multiply,
             "activation": self.multiply,
+            "norm": self.mac,
+            "ssm": self.mac,
+            "adapt": self.mac,
+            "write": self.mac,
+            "erase": self.mac,
         }.get(kind, self.add)
 
 

@@ -2,9 +2,54 @@
 
 from unscan.compiler.ir import Node
 from unscan.compiler.nodes.boundary import Input, Output
-from unscan.compiler.nodes.neurons import LI, LIF, Leaky, Spiking
-from unscan.compiler.nodes.parallel import LIConvolution, LIFConvolution, LIFScan
-from unscan.compiler.nodes.stateless import Activation, BatchNorm, Flatten, Linear, Scale
+from unscan.compiler.nodes.convolution import AvgPool2d, Conv1d, Conv2d, Convolution, Pool2d, SumPool2d
+from unscan.compiler.nodes.delay import Delay
+from unscan.compiler.nodes.diagonal import Diagonal, DiagonalConvolution, DiagonalSSM
+from unscan.compiler.nodes.memory import (
+    Associative,
+    AssociativeMemory,
+    AssociativeScan,
+    Delta,
+    DeltaMemory,
+    DeltaScan,
+    Memory,
+    StoredMemory,
+)
+from unscan.compiler.nodes.neurons import (
+    LI,
+    LIF,
+    Adaptive,
+    AdaptiveLIF,
+    Cuba,
+    CubaLIF,
+    Leaky,
+    Spiking,
+    Threshold,
+)
+from unscan.compiler.nodes.parallel import (
+    AdaptiveLIFScan,
+    CubaLIFScan,
+    LIConvolution,
+    LIFAnnealed,
+    LIFConvolution,
+    LIFScan,
+    LIFSurrogate,
+)
+from unscan.compiler.nodes.stateless import (
+    GLU,
+    Activation,
+    BatchNorm,
+    Concatenate,
+    Embedding,
+    Flatten,
+    LayerNorm,
+    Linear,
+    Multiply,
+    Reshape,
+    RMSNorm,
+    Scale,
+    TopK,
+)
 
 NODES: dict[str, type[Node]] = {
     node.__name__: node
@@ -12,33 +57,101 @@ NODES: dict[str, type[Node]] = {
         Input,
         Output,
         Linear,
+        Conv1d,
+        Conv2d,
+        SumPool2d,
+        AvgPool2d,
+        Embedding,
         Scale,
         BatchNorm,
+        LayerNorm,
+        RMSNorm,
         Flatten,
+        Reshape,
         Activation,
+        GLU,
+        Multiply,
+        Concatenate,
+        TopK,
+        Delay,
+        Threshold,
         LIF,
         LI,
+        CubaLIF,
+        AdaptiveLIF,
+        AssociativeMemory,
+        DeltaMemory,
+        DiagonalSSM,
         LIFScan,
         LIFConvolution,
         LIConvolution,
+        CubaLIFScan,
+        AdaptiveLIFScan,
+        LIFAnnealed,
+        LIFSurrogate,
+        AssociativeScan,
+        DeltaScan,
+        DiagonalConvolution,
     )
 }
 
+SPIKING: tuple[type[Node], ...] = (Spiking, Threshold, Memory)
+"""The nodes that fire."""
+RESETTING: tuple[type[Node], ...] = (LIF, CubaLIF, AdaptiveLIF, StoredMemory)
+"""The deployed nodes that have a reset, and know the one that they were trained with."""
+
 __all__ = [
+    "GLU",
     "LI",
     "LIF",
     "NODES",
+    "RESETTING",
+    "SPIKING",
     "Activation",
+    "Adaptive",
+    "AdaptiveLIF",
+    "AdaptiveLIFScan",
+    "Associative",
+    "AssociativeMemory",
+    "AssociativeScan",
+    "AvgPool2d",
     "BatchNorm",
+    "Concatenate",
+    "Conv1d",
+    "Conv2d",
+    "Convolution",
+    "Cuba",
+    "CubaLIF",
+    "CubaLIFScan",
+    "Delay",
+    "Delta",
+    "DeltaMemory",
+    "DeltaScan",
+    "Diagonal",
+    "DiagonalConvolution",
+    "DiagonalSSM",
+    "Embedding",
     "Flatten",
     "Input",
     "LIConvolution",
+    "LIFAnnealed",
     "LIFConvolution",
     "LIFScan",
+    "LIFSurrogate",
+    "LayerNorm",
     "Leaky",
     "Linear",
+    "Memory",
+    "Multiply",
     "Node",
     "Output",
+    "Pool2d",
+    "RMSNorm",
+    "Reshape",
     "Scale",
     "Spiking",
+    "StoredMemory",
+    "SumPool2d",
+    "Threshold",
+    "TopK",
 ]

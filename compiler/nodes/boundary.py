@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from unscan.compiler.ir import Kind, Node, Signal
 
@@ -13,13 +12,17 @@ from unscan.compiler.ir import Kind, Node, Signal
 class Input(Node):
     """The input of the graph at one step, of a given shape (without time and batch) and kind."""
 
-    ports: ClassVar[tuple[str, ...]] = ()
     shape: tuple[int, ...]
     kind: Kind = Kind.REAL
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
+        super().__post_init__()
         object.__setattr__(self, "kind", Kind(self.kind))
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """None: it is fed from outside."""
+        return ()
 
     def signal(self, inputs: Mapping[str, Signal]) -> Signal:
         """Return the declared signal."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from unscan.compiler.ir import Array, Dialect, Kind, Node, Signal
-from unscan.compiler.nodes.stateless import fits_last_axis
+from unscan.compiler.nodes.stateless import fits
 
 Reset = Literal["none", "subtract", "zero"]
 Phase = Literal["now", "next"]
@@ -28,12 +28,16 @@ class Leaky(Node):
 
     def signal(self, inputs: Mapping[str, Signal]) -> Signal:
         """Return the membrane: real numbers of the input's shape."""
-        fits_last_axis(self.beta, "beta", inputs["x"])
+        fits(self.beta, "beta", inputs["x"])
         return Signal(Kind.REAL, inputs["x"].shape)
 
     def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
         """Name the membrane that is kept."""
         return {"u": inputs["x"].shape}
+
+    def membrane(self, inputs: Mapping[str, Signal]) -> tuple[int, ...]:
+        """Return the input's shape."""
+        return inputs["x"].shape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,8 +51,8 @@ class Spiking(Leaky):
 
     def signal(self, inputs: Mapping[str, Signal]) -> Signal:
         """Return spikes of the input's shape."""
-        fits_last_axis(self.beta, "beta", inputs["x"])
-        fits_last_axis(self.threshold, "threshold", inputs["x"])
+        for name in ("beta", "threshold"):
+            fits(getattr(self, name), name, inputs["x"])
         return Signal(Kind.SPIKE, inputs["x"].shape)
 
 
@@ -74,3 +78,78 @@ class LI(Leaky):
     """Leaky integrator without spikes, one step: u = beta u + g x, y = u. State: u."""
 
     dialect: ClassVar[Dialect] = Dialect.ITERATIVE
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cuba(Spiking):
+    """What a neuron behind a leaking synaptic current has: the current's decay alpha in [0, 1]."""
+
+    alpha: Array
+
+    def signal(self, inputs: Mapping[str, Signal]) -> Signal:
+        """Return spikes of the input's shape."""
+        fits(self.alpha, "alpha", inputs["x"])
+        return super().signal(inputs)
+
+    def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
+        """Name current and membrane."""
+        return {"i": inputs["x"].shape, "u": inputs["x"].shape}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CubaLIF(Cuba):
+    """Leaky integrate-and-fire behind a leaking synaptic current, one step: i = alpha i + x, then `LIF` fed by i.
+
+    State: i and u, of the input's shape.
+    """
+
+    dialect: ClassVar[Dialect] = Dialect.ITERATIVE
+    trained_reset: Reset
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Adaptive(Spiking):
+    """What a neuron that tires has: each spike raises its threshold by kappa > 0, which decays by rho in [0, 1]."""
+
+    kappa: Array
+    rho: Array
+
+    def signal(self, inputs: Mapping[str, Signal]) -> Signal:
+        """Return spikes of the input's shape."""
+        for name in ("kappa", "rho"):
+            fits(getattr(self, name), name, inputs["x"])
+        return super().signal(inputs)
+
+    def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
+        """Name membrane and adaptation."""
+        return {"u": inputs["x"].shape, "a": inputs["x"].shape}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AdaptiveLIF(Adaptive):
+    """Leaky integrate-and-fire with an adaptive threshold, one step; phase is now.
+
+    u' = beta u + g x,  s = H(u' - (theta + kappa a)),  a = rho a + s,  then the reset of `LIF`, by theta.
+
+    State: u and a, of the input's shape.
+    """
+
+    dialect: ClassVar[Dialect] = Dialect.ITERATIVE
+    trained_reset: Reset
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Threshold(Node):
+    """s = H(x - theta), theta > 0: it fires, and remembers nothing. Its membrane is x."""
+
+    threshold: Array
+    fires: Fires = ">="
+
+    def signal(self, inputs: Mapping[str, Signal]) -> Signal:
+        """Return spikes of the input's shape."""
+        fits(self.threshold, "threshold", inputs["x"])
+        return Signal(Kind.SPIKE, inputs["x"].shape)
+
+    def membrane(self, inputs: Mapping[str, Signal]) -> tuple[int, ...]:
+        """Return the input's shape."""
+        return inputs["x"].shape

@@ -10,15 +10,12 @@ import numpy as np
 
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Array, Graph, Kind
-from unscan.compiler.nodes import LI, LIF, Input, LIConvolution, LIFConvolution, LIFScan
+from unscan.compiler.nodes import Embedding, Input
 from unscan.runtime.counts import Counts
 from unscan.runtime.energy import Energy
 
 State = Mapping[str, Array]
 """`node.state` -> (B, ...), for every state of the graph."""
-
-SPIKING = (LIF, LIFScan, LIFConvolution)
-INTEGRATING = (*SPIKING, LI, LIConvolution)
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class Execution:
 
     Attributes:
         outputs: (T, B, ...) what the Output node gave at each step.
-        spikes: spiking node -> (T, B, ...) bool, for the nodes that were recorded.
-        membranes: integrating node -> (T, B, ...) before the reset, for the nodes that were recorded.
+        spikes: spiking node -> (T, B, ...) bool, for the nodes that were recorded; of a memory (T, B, d, n).
+        membranes: node -> (T, B, ...) before the reset, in the shape of `Graph.membranes`, likewise.
         state: what a next run continues from.
         counts: operations, by node.
     """
@@ -91,7 +88,24 @@ def check_input(graph: Graph, x: Array, *, steps: bool = True) -> Array:
             f"The input {name!r} takes spikes (0 or 1) and got other numbers, from {x.min():g} to {x.max():g}; "
             "encode the data as spikes, or trace the model with a real-valued input."
         )
+    if wanted.kind is Kind.INDEX:
+        _check_index(graph, name, x)
     return x
+
+
+def _check_index(graph: Graph, name: str, x: Array) -> None:
+    """Raise InvalidInput unless each number of x names a row of every Embedding that the input feeds."""
+    rows = [
+        len(node.weight)
+        for edge in graph.out_of(name)
+        if isinstance(node := graph.nodes[edge.target], Embedding)
+    ]
+    most = min(rows, default=0)
+    if (x != np.floor(x)).any() or x.min() < 0 or (rows and x.max() >= most):
+        raise InvalidInput(
+            f"The input {name!r} takes whole numbers from 0 to {most - 1}, which name rows of an Embedding, and got "
+            f"numbers from {x.min():g} to {x.max():g}; check the vocabulary that the data was encoded with."
+        )
 
 
 def check_state(graph: Graph, state: State | None, batch: int, dtype: Any) -> dict[str, Array]:

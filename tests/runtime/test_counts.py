@@ -4,10 +4,23 @@ import numpy as np
 import pytest
 
 from tests.graphs import chain, lif, linear, sequence, two_layers
+from tests.runtime.test_steps import memory_graph
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Edge, Graph, Kind
-from unscan.compiler.nodes import LI, Activation, BatchNorm, Input, Linear, Output, Scale
-from unscan.runtime.counts import Operations
+from unscan.compiler.nodes import (
+    LI,
+    Activation,
+    AssociativeMemory,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    DiagonalSSM,
+    Input,
+    Linear,
+    Output,
+    Scale,
+)
+from unscan.runtime.costs import Operations
 from unscan.runtime.energy import TABLES, Energy
 from unscan.runtime.executors.reference import Reference
 
@@ -92,3 +105,68 @@ def test_a_chain_of_linears_multiplies():
     graph = chain(input=Input((3,), Kind.SPIKE), a=linear(rng, 3, 5), b=linear(rng, 5, 2), output=Output())
     by_node = Reference(graph).run(np.ones((4, 2, 3))).counts.by_node
     assert (by_node["a"].acs, by_node["b"].macs) == (4 * 2 * 15, 4 * 2 * 10)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "groups"), [(1, 0, 1, 1), (2, 1, 2, 2), ((2, 3), (1, 2), 1, 1)]
+)
+def test_a_convolution_costs_the_nonzero_weights_that_each_event_meets(stride, padding, dilation, groups):
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(4, 4 // groups, 3, 2)) * (rng.random((4, 4 // groups, 3, 2)) < 0.6)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    conv = Conv2d(weight=weight, bias=np.ones(4), **settings)
+    graph = chain(input=Input((4, 9, 11), Kind.SPIKE), conv=conv, output=Output())
+    x = sequence(graph, 3, 2)
+    done = Reference(graph).run(x).counts.by_node["conv"]
+    # the same convolution of ones with ones counts what meets
+    ones = chain(
+        input=Input((4, 9, 11)), conv=Conv2d(weight=(weight != 0) * 1.0, **settings), output=Output()
+    )
+    met = Reference(ones).run(x * 1.0).outputs
+    assert (done.acs, done.macs) == (int(met.sum()), 0)
+    assert done.dense_macs == met.size * weight[0].size
+    assert done.updates == {"bias": met.size}
+
+
+def test_a_pool_counts_what_each_event_adds():
+    graph = chain(input=Input((2, 4, 5), Kind.SPIKE), pool=AvgPool2d(kernel=2, stride=1), output=Output())
+    x = np.zeros((1, 1, 2, 4, 5), bool)
+    x[0, 0, 0, 0, 0] = x[0, 0, 1, 2, 2] = True  # a corner stands in one window, the other in four
+    assert Reference(graph).run(x).counts.by_node["pool"].updates == {"pool": 5, "scale": 5}
+
+
+def test_a_memory_costs_what_is_written_and_what_fires():
+    rng = np.random.default_rng(4)
+    kinds = {}
+    for decay in ("dense", "scalar"):
+        node = AssociativeMemory(
+            threshold=np.float64(0.2), queries=3, trained_reset="none", decay=decay, bound=0.1
+        )
+        graph, _ = memory_graph(node, 4, 5, 3)
+        x = rng.normal(size=(30, 2, graph.signals["input"].shape[0]))
+        x[..., :9] *= rng.random((30, 2, 9)) < 0.4
+        x[..., 9:14] = 0.3
+        run = Reference(graph).run(x)
+        writes = (np.count_nonzero(x[..., :4], axis=-1) * np.count_nonzero(x[..., 4:9], axis=-1)).sum()
+        fired = run.spikes["node"].sum()
+        done = run.counts.by_node["node"]
+        assert fired > 0
+        assert (done.spikes, done.slots) == (fired, 30 * 2 * 20)
+        assert (done.updates["write"], done.updates["read"]) == (writes, fired * 3)
+        kinds[decay] = done.updates, writes, fired, np.count_nonzero(x[..., 4:9])
+    dense, *_ = kinds["dense"]
+    assert (dense["decay"], dense["compare"]) == (30 * 2 * 20, 30 * 2 * 20)
+    scalar, writes, fired, keys = kinds["scalar"]
+    # decays of 0.3 fall below 0.1 with every second step, from the first step after the one that starts them
+    assert scalar == {
+        "write": writes, "read": fired * 3, "decay": 30 * 2 * 5, "scale": keys, "compare": writes + fired,
+        "rescale": 2 * 5 * 14 * 4,
+    }  # fmt: skip
+
+
+def test_a_filter_counts_the_products_of_its_modes():
+    node = DiagonalSSM(a=np.full((3, 4, 2), 0.5), c=np.ones((3, 4, 2)), d=np.ones(3))
+    graph = chain(input=Input((3,)), ssm=node, output=Output())
+    done = Reference(graph).run(np.ones((5, 2, 3))).counts.by_node["ssm"]
+    assert done.updates == {"ssm": 5 * 2 * 3 * 25}
+    assert done.state_accesses == 5 * 2 * 3 * 16

@@ -1,0 +1,334 @@
+"""The cost of each node: which operations follow from what arrived at it, what it sent, and what it tallied.
+
+AC and MAC are NeuroBench's effective operations: one per event and nonzero weight that it meets, AC where the event
+is a spike, MAC where it carries a number. The updates of states are counted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import singledispatch
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from unscan.compiler.errors import Unsupported
+from unscan.compiler.ir import Array, Kind, Node, Signal
+from unscan.compiler.nodes import (
+    GLU,
+    Activation,
+    Adaptive,
+    AvgPool2d,
+    BatchNorm,
+    Concatenate,
+    Convolution,
+    Cuba,
+    Delay,
+    Delta,
+    Diagonal,
+    Embedding,
+    Flatten,
+    Input,
+    LayerNorm,
+    Leaky,
+    LIFAnnealed,
+    LIFSurrogate,
+    Linear,
+    Memory,
+    Multiply,
+    Output,
+    Pool2d,
+    Reshape,
+    RMSNorm,
+    Scale,
+    Spiking,
+    StoredMemory,
+    Threshold,
+    TopK,
+)
+from unscan.compiler.nodes.convolution import Window
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations of one node, or of all, over every step and sample.
+
+    Attributes:
+        acs: additions of a weight because of a spike.
+        macs: multiplications and additions because of a number that is not zero.
+        dense_macs: the same work without sparsity: every weight at every step.
+        spikes: spikes that the node sent.
+        slots: neurons x steps x samples of a spiking node, so that spikes / slots is its firing rate.
+        updates: state updates by kind. decay, integrate, compare, reset, adapt: of neurons; write, erase, read,
+            rescale: of memories; ssm: of state-space modes; bias, scale, norm, activation, product, pool, top-k, join.
+        weight_reads: weights fetched by ACs, MACs and elementwise work.
+        state_accesses: states read and written.
+    """
+
+    acs: int = 0
+    macs: int = 0
+    dense_macs: int = 0
+    spikes: int = 0
+    slots: int = 0
+    updates: Mapping[str, int] = field(default_factory=dict)
+    weight_reads: int = 0
+    state_accesses: int = 0
+
+    def __add__(self, other: Operations) -> Operations:
+        kinds = [*self.updates, *(kind for kind in other.updates if kind not in self.updates)]
+        updates = {kind: self.updates.get(kind, 0) + other.updates.get(kind, 0) for kind in kinds}
+        numbers = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in self.__dataclass_fields__
+            if name != "updates"
+        }
+        return Operations(**numbers, updates=updates)
+
+    @property
+    def rate(self) -> float:
+        """Spikes per neuron and step; nan where nothing spikes."""
+        return self.spikes / self.slots if self.slots else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
+            "updates": dict(self.updates),
+            "rate": self.rate if self.slots else None,
+        }
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a node had to do.
+
+    Attributes:
+        sources: port -> for each edge into it its signal, and the events of each neuron behind it.
+        sent: how often its own neurons sent something.
+        slots: its neurons x steps x samples.
+        turns: steps x samples.
+        tallies: what events do not tell.
+    """
+
+    sources: Mapping[str, list[tuple[Signal, Array]]]
+    sent: int
+    slots: int
+    turns: int
+    tallies: Mapping[str, int]
+
+    def shape(self, port: str) -> tuple[int, ...]:
+        """Return what arrives at a port at one step."""
+        return self.sources[port][0][0].shape
+
+    def arrived(self, port: str = "x") -> int:
+        """Return how many events arrived at a port."""
+        return sum(int(events.sum()) for _, events in self.sources[port])
+
+
+@singledispatch
+def cost(node: Node, work: Work) -> Operations:
+    """Return what a node did. Raises Unsupported for a node whose cost is not defined."""
+    raise Unsupported(f"The operations of a {type(node).__name__} are not defined.")
+
+
+def synaptic(work: Work, fan_out: Array, dense: int, bias: Array | None) -> Operations:
+    """Return the operations of weights: fan_out nonzero ones leave each input, and each output has `dense` in all."""
+    met = [(signal.kind is Kind.SPIKE, int((events * fan_out).sum())) for signal, events in work.sources["x"]]
+    acs, macs = (sum(n for spiking, n in met if spiking is wanted) for wanted in (True, False))
+    return Operations(
+        acs=acs,
+        macs=macs,
+        dense_macs=work.slots * dense,
+        updates={} if bias is None else {"bias": work.slots},
+        weight_reads=acs + macs + (0 if bias is None else work.slots),
+    )
+
+
+@cost.register
+def _(node: Linear, work: Work) -> Operations:
+    return synaptic(work, np.count_nonzero(node.weight, axis=0), node.weight.shape[1], node.bias)
+
+
+@cost.register
+def _(node: Convolution, work: Work) -> Operations:
+    assert isinstance(node.dilation, tuple)
+    each = np.concatenate(
+        [np.count_nonzero(part, axis=0) for part in np.split(node.weight, node.groups)]
+    )  # (in, *kernel)
+    fan_out = reached(node, work.shape("x"), each, node.dilation)
+    return synaptic(work, fan_out, prod(node.weight.shape[1:]), node.bias)
+
+
+@cost.register
+def _(node: Pool2d, work: Work) -> Operations:
+    assert isinstance(node.kernel, tuple)
+    shape = work.shape("x")
+    windows = reached(node, shape, np.ones((shape[0], *node.kernel), np.int64), (1, 1))
+    met = sum(int((events * windows).sum()) for _, events in work.sources["x"])
+    return Operations(updates={"pool": met, **({"scale": work.sent} if isinstance(node, AvgPool2d) else {})})
+
+
+def reached(node: Window, shape: tuple[int, ...], each: Array, dilation: tuple[int, ...]) -> Array:
+    """Return for each number of an image (C, *space) how many weights it meets, of `each` (C, *kernel) in a window."""
+    assert isinstance(node.padding, tuple)
+    assert isinstance(node.stride, tuple)
+    covered = tuple(d * (k - 1) + 1 for d, k in zip(dilation, each.shape[1:], strict=True))
+    places = node.places(covered, Signal(Kind.REAL, shape))
+    before, behind = node.padding[: node.axes], node.padding[node.axes :]
+    around = [n + a + b for n, a, b in zip(shape[1:], before, behind, strict=True)]
+    found = np.zeros((shape[0], *around), np.int64)
+    for offset in np.ndindex(*each.shape[1:]):
+        first = [i * d for i, d in zip(offset, dilation, strict=True)]
+        hit = tuple(slice(f, f + s * p, s) for f, s, p in zip(first, node.stride, places, strict=True))
+        found[(slice(None), *hit)] += each[(slice(None), *offset)].reshape(-1, *(1,) * node.axes)
+    inside = tuple(slice(a, a + n) for a, n in zip(before, shape[1:], strict=True))
+    return found[(slice(None), *inside)]
+
+
+@cost.register
+def _(node: Embedding, work: Work) -> Operations:
+    return Operations(weight_reads=work.slots)
+
+
+@cost.register
+def _(node: Scale, work: Work) -> Operations:
+    return Operations(updates={"scale": work.arrived()}, weight_reads=work.arrived())
+
+
+@cost.register
+def _(node: BatchNorm, work: Work) -> Operations:
+    return Operations(updates={"norm": work.slots}, weight_reads=2 * work.slots)
+
+
+@cost.register
+def _(node: LayerNorm, work: Work) -> Operations:
+    passes = 4 if node.bias is not None else 3  # mean, variance, normalise, and the offset
+    return Operations(updates={"norm": passes * work.slots}, weight_reads=(passes - 2) * work.slots)
+
+
+@cost.register
+def _(node: RMSNorm, work: Work) -> Operations:
+    return Operations(updates={"norm": 2 * work.slots}, weight_reads=work.slots)
+
+
+@cost.register
+def _(node: Activation, work: Work) -> Operations:
+    return Operations(updates={"activation": work.slots})
+
+
+@cost.register
+def _(node: GLU, work: Work) -> Operations:
+    return Operations(updates={"activation": work.slots, "product": work.slots})
+
+
+@cost.register
+def _(node: Multiply, work: Work) -> Operations:
+    return Operations(updates={"product": work.sent})
+
+
+@cost.register
+def _(node: TopK, work: Work) -> Operations:
+    return Operations(updates={"top-k": work.slots})
+
+
+@cost.register
+def _(node: Delay, work: Work) -> Operations:
+    return Operations(state_accesses=2 * work.arrived())
+
+
+@cost.register
+def _(node: Threshold, work: Work) -> Operations:
+    return Operations(spikes=work.sent, slots=work.slots, updates={"compare": work.slots})
+
+
+@cost.register
+def _(node: Leaky, work: Work) -> Operations:
+    updates = {"decay": work.slots, "integrate": work.slots}
+    if node.gain != "1":
+        updates["scale"] = work.slots
+    return Operations(updates=updates, state_accesses=2 * work.slots)
+
+
+@cost.register
+def _(node: Spiking, work: Work) -> Operations:
+    leaky = cost.dispatch(Leaky)(node, work)
+    spiking = {"compare": work.slots} | ({} if node.reset == "none" else {"reset": work.sent})
+    return leaky + Operations(spikes=work.sent, slots=work.slots, updates=spiking)
+
+
+@cost.register
+def _(node: Cuba, work: Work) -> Operations:
+    current = {"decay": work.slots, "integrate": work.slots}
+    behind = cost.dispatch(Spiking)(node, work)
+    return behind + Operations(updates=current, state_accesses=2 * work.slots)
+
+
+@cost.register
+def _(node: Adaptive, work: Work) -> Operations:
+    tiring = {"decay": work.slots, "adapt": work.slots}
+    behind = cost.dispatch(Spiking)(node, work)
+    return behind + Operations(updates=tiring, state_accesses=2 * work.slots)
+
+
+@cost.register
+def _(node: LIFAnnealed, work: Work) -> Operations:
+    rounds = 1 if node.rounds is None else node.rounds
+    each = {"decay": rounds * work.slots, "reset": rounds * work.slots, "compare": rounds * work.slots}
+    behind = cost.dispatch(Leaky)(node, work)
+    return behind + Operations(
+        spikes=work.sent, slots=work.slots, updates=each, state_accesses=2 * rounds * work.slots
+    )
+
+
+@cost.register
+def _(node: LIFSurrogate, work: Work) -> Operations:
+    macs = node.temporal.size + node.mixing.size + node.readout.size
+    return Operations(
+        spikes=work.sent,
+        slots=work.slots,
+        updates={"norm": macs * work.slots, "compare": work.slots},
+        state_accesses=(node.temporal.shape[1] + 1) * work.slots,
+    )
+
+
+@cost.register
+def _(node: Memory, work: Work) -> Operations:
+    writes, fired = work.tallies["writes"], work.tallies["fired"]
+    rows, (columns,) = work.shape("v")[0], work.shape("k")
+    entries = rows * columns * work.turns
+    updates = {"write": writes, "read": fired * (node.queries or 0)}
+    if isinstance(node, Delta):
+        updates |= {"erase": writes, "norm": 2 * work.arrived("k")}
+    if node.reset != "none":
+        updates["reset"] = fired
+    if isinstance(node, StoredMemory) and node.decay == "scalar":
+        accumulators = 1 if isinstance(node, Delta) else columns
+        rescaled = work.tallies["rescaled"] * rows * columns // accumulators
+        updates |= {
+            "decay": accumulators * work.turns,
+            "scale": work.arrived("k"),
+            "compare": writes + fired,
+            "rescale": rescaled,
+        }
+        accesses = 2 * (writes + rescaled + accumulators * work.turns) + fired
+    else:
+        updates |= {"decay": entries, "compare": entries}
+        accesses = 2 * entries
+    return Operations(spikes=fired, slots=entries, updates=updates, state_accesses=accesses)
+
+
+@cost.register
+def _(node: Diagonal, work: Work) -> Operations:
+    modes = node.a.shape[1]
+    # of each mode: a h is 4 products, and the real part of c h 2; one for the skip
+    return Operations(
+        updates={"ssm": (6 * modes + 1) * work.slots},
+        weight_reads=(4 * modes + 1) * work.slots,
+        state_accesses=4 * modes * work.slots,
+    )
+
+
+@cost.register
+def _(node: Input | Output | Flatten | Reshape | Concatenate, work: Work) -> Operations:
+    return Operations()
