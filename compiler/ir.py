@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from unscan.compiler.errors import InvalidGraph
 
 Array = NDArray[Any]
+FLOATS = (np.float32, np.float64)
 
 
 class Kind(StrEnum):
@@ -69,22 +70,25 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operator. Subclasses are frozen dataclasses of arrays (float32 or float64) and settings."""
+    """One operator. Subclasses are frozen dataclasses of arrays (float32 or float64) and settings.
+
+    Arrays are copied, unless nobody can write to them any more; other numbers become float32.
+    """
 
     dialect: ClassVar[Dialect] = Dialect.ANY
     delays: ClassVar[bool] = False
     """Whether what leaves it at a step depends on its state alone, so that it may stand in a loop."""
 
     def __post_init__(self) -> None:
-        for name, value in self.arrays():
-            array = value if frozen(value) else np.array(value, order="C")
-            if array.dtype not in (np.float32, np.float64):
-                array = array.astype(np.float32)
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, list):
+            if str(field.type).startswith("Array") and value is not None:
+                array = value if frozen(value) else np.array(value, order="C")
+                if array.dtype not in FLOATS or not isinstance(value, np.ndarray | np.generic):
+                    array = array.astype(np.float32)
+                array.setflags(write=False)
+                object.__setattr__(self, field.name, array)
+            elif isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
 
     @property
@@ -121,12 +125,12 @@ class Node:
         return replace(self, **{name: function(value) for name, value in self.arrays()})
 
 
-def frozen(array: Array) -> bool:
-    """Say whether nobody can write to an array any more, so that it need not be copied."""
-    owner: Any = array
+def frozen(value: Any) -> bool:
+    """Say whether a value is an array that nobody can write to any more, so that it need not be copied."""
+    owner = value
     while isinstance(owner, np.ndarray) and not owner.flags.writeable:
         owner = owner.base
-    return owner is None and array.flags.c_contiguous
+    return owner is None and value is not None and value.flags.c_contiguous
 
 
 class Graph:
@@ -324,7 +328,7 @@ class Graph:
             sha.update(json.dumps([name, type(node).__name__, node.settings()], sort_keys=True).encode())
             for field, value in node.arrays():
                 sha.update(f"{field} {value.dtype.str} {value.shape}".encode())
-                sha.update(value.tobytes())
+                sha.update(np.ascontiguousarray(value).data)
         sha.update(json.dumps(sorted(self.edges)).encode())
         return sha.hexdigest()
 

@@ -83,6 +83,8 @@ RULES: tuple[Rule, ...] = (
         "its bias has the shape of its weight",
         lambda n: n.bias is None or n.bias.shape == n.weight.shape,
     ),
+    (LayerNorm, "its weight has at least one axis", lambda n: n.weight.ndim > 0),
+    (RMSNorm, "its weight has at least one axis", lambda n: n.weight.ndim > 0),
     (LayerNorm, "epsilon is not negative", lambda n: n.epsilon >= 0),
     (RMSNorm, "epsilon is not negative", lambda n: n.epsilon >= 0),
     (Reshape, "its shape has at least one axis, all positive", lambda n: n.shape and min(n.shape) > 0),

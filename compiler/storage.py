@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
+from safetensors.numpy import save_file
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Edge, Graph
 from unscan.compiler.nodes import NODES
 from unscan.compiler.spec import check
 
-FORMAT = 1
+FORMAT = 2
 
 
 @contextmanager
@@ -64,9 +64,7 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     )
     header = {"format": str(FORMAT), "graph": text, "sha256": checksum(f"{FORMAT} {text}", tensors)}
     with writing(path) as temporary:
-        temporary.write_bytes(
-            to_bytes({name: np.array(value, order="C") for name, value in tensors.items()}, header)
-        )
+        save_file({name: np.asarray(value) for name, value in tensors.items()}, temporary, header)
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
@@ -119,6 +117,7 @@ def checksum(text: str, tensors: Mapping[str, Array]) -> str:
 def _rebuild(path: Path, document: Mapping[str, Any], tensors: Mapping[str, Array]) -> Graph:
     arrays: dict[str, dict[str, Array]] = {}
     for key, value in tensors.items():
+        value.setflags(write=False)
         name, _, field = key.rpartition("/")
         arrays.setdefault(name, {})[field] = value
     nodes = {}

@@ -3,27 +3,31 @@
 At inference y = w (x - m) / sqrt(v + e) + b is y = g x + c with g = w / sqrt(v + e) and c = b - g m.
 Behind a Linear, x = W z + d:          y = (diag(g) W) z + (g d + c).
 In front of a Linear, z = W y + d:     z = (W diag(g)) x + (W c + d).
-The first is possible where the norm is all that the Linear feeds and the Linear all that feeds the norm; the
-second where the norm feeds nothing but Linears and is all that feeds them. Folded in float64, rounded once.
+A convolution is a Linear at each place, so the same holds where g and c are one number per channel. But where it pads
+with zeros, the zeros stand behind the norm: folded into it they would have to be -c / g. So in front of a padded
+convolution only a norm with c = 0 can be folded.
+The first is possible where the norm is all that the weighted node feeds and it all that feeds the norm; the second
+where the norm feeds nothing but such nodes and is all that feeds them. Folded in float64, rounded once.
+LayerNorm and RMSNorm divide by what the numbers of the moment are: they are no fixed factor, and stay.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
-import numpy as np
-
-from unscan.compiler.ir import Array, Graph, Node
-from unscan.compiler.nodes import BatchNorm, Linear
+from unscan.compiler.ir import Graph
+from unscan.compiler.nodes import BatchNorm, LayerNorm, RMSNorm
 from unscan.compiler.passes.base import Pass, Rewrite
+from unscan.compiler.passes.weighted import taken_up
 
 
 @dataclass(frozen=True)
 class FoldNorm(Pass):
-    """Fold every BatchNorm into a Linear before or after it; leave it, with the reason, where none is free.
+    """Fold every BatchNorm into weights before or after it.
 
-    Given and result: iterative nodes. Preserves: all signals behind the fold, to rounding of the weights.
+    Given and result: iterative nodes. Preserves: all signals behind the fold, to rounding of the weights. What cannot
+    be folded stays, and the note says why.
     """
 
     name: ClassVar[str] = "fold-norm"
@@ -32,58 +36,15 @@ class FoldNorm(Pass):
         """Return the graph with its norms folded."""
         notes = []
         for name in graph.of(BatchNorm):
-            before, after = only_linear_before(graph, name), only_linears_after(graph, name)
             gain, offset = cast(BatchNorm, graph.nodes[name]).affine()
-            changed: dict[str, Node] = {}
-            if before:
-                linear = cast(Linear, graph.nodes[before])
-                changed[before] = scaled_rows(linear, gain, offset)
-                notes.append(f"{name}: folded into {before}")
-            elif after:
-                for target in after:
-                    changed[target] = scaled_columns(cast(Linear, graph.nodes[target]), gain, offset)
-                notes.append(f"{name}: folded into {', '.join(after)}")
+            found = taken_up(graph, name, gain, offset)
+            if isinstance(found, str):
+                notes.append(f"{name}: stays, because {found}")
             else:
-                notes.append(f"{name}: stays, because no Linear stands alone before or after it")
-                continue
-            graph = graph.with_nodes(changed).bypass(name)
+                notes.append(f"{name}: folded into {', '.join(found)}")
+                graph = graph.with_nodes(found).bypass(name)
+        notes += [
+            f"{name}: stays, because it divides by a spread of the numbers of each step, which is no fixed factor"
+            for name in graph.of(LayerNorm, RMSNorm)
+        ]
         return Rewrite(graph, notes)
-
-
-def only_linear_before(graph: Graph, name: str) -> str | None:
-    """Return the Linear that alone feeds a node and feeds nothing else, or None."""
-    into = graph.into(name)
-    if len(into) == 1 and len(graph.out_of(into[0].source)) == 1:
-        source = into[0].source
-        return source if isinstance(graph.nodes[source], Linear) else None
-    return None
-
-
-def only_linears_after(graph: Graph, name: str) -> list[str]:
-    """Return the Linears that a node feeds, where it feeds nothing else and alone feeds them; else none."""
-    targets = [edge.target for edge in graph.out_of(name)]
-    free = all(isinstance(graph.nodes[t], Linear) and len(graph.into(t)) == 1 for t in targets)
-    return targets if free else []
-
-
-def scaled_rows(linear: Linear, gain: Array, offset: Array | None = None) -> Linear:
-    """Return the Linear followed by y = gain x + offset, in its own number format."""
-    weight = (linear.weight.astype(np.float64).T * gain).T
-    bias = None if linear.bias is None else linear.bias.astype(np.float64) * gain
-    if offset is not None:
-        bias = np.broadcast_to(offset if bias is None else bias + offset, linear.weight.shape[:1])
-    return replace(
-        linear,
-        weight=weight.astype(linear.weight.dtype),
-        bias=None if bias is None else bias.astype(linear.weight.dtype),
-    )
-
-
-def scaled_columns(linear: Linear, gain: Array, offset: Array | None = None) -> Linear:
-    """Return the Linear preceded by y = gain x + offset, in its own number format."""
-    dtype, weight = linear.weight.dtype, linear.weight.astype(np.float64)
-    bias = linear.bias
-    if offset is not None:
-        through = weight @ np.broadcast_to(offset, weight.shape[1:])
-        bias = (through if bias is None else bias.astype(np.float64) + through).astype(dtype)
-    return replace(linear, weight=(weight * gain).astype(dtype), bias=bias)

@@ -1,37 +1,57 @@
 """Fold scales into weights, so that every threshold is the one that a target wants.
 
-A neuron's recurrence and each of its resets are homogeneous: with the input and the threshold both multiplied
-by a > 0, the membrane is multiplied by a and the spikes stay (003, property 1, equation 12). So where all that
-feeds a neuron are Linears that feed nothing else, their rows and biases are multiplied by a = wanted / theta,
-per channel. A Scale before or after a Linear is folded the same way.
+A neuron's recurrence and each of its resets are homogeneous: with the input and the threshold both multiplied by a > 0,
+the membrane is multiplied by a and the spikes stay (003, property 1, equation 12). A synaptic current is a sum of
+inputs, so it is multiplied along; an adaptation counts spikes, so kappa, what a spike is worth, is multiplied like the
+threshold. A matrix memory is linear in its values: multiplied by a they multiply S, and what its queries read of the
+spikes stays.
+
+So where everything that feeds a neuron comes from weights that feed nothing else, their rows and biases are multiplied
+by a = wanted / theta, per channel; also where a Delay, a pool or a change of shape stands between, and a TopK where a
+is one number, which leaves the order of its inputs. A Scale before or after weights is folded the same way.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from functools import singledispatch
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from unscan.compiler.errors import InvalidInput
-from unscan.compiler.ir import Graph, Node
-from unscan.compiler.nodes import LIF, Linear, Scale
-from unscan.compiler.passes.base import Pass, Rewrite
-from unscan.compiler.passes.fold_norm import (
-    only_linear_before,
-    only_linears_after,
-    scaled_columns,
-    scaled_rows,
+from unscan.compiler.ir import Array, Graph, Node
+from unscan.compiler.nodes import (
+    LIF,
+    AdaptiveLIF,
+    Convolution,
+    CubaLIF,
+    Delay,
+    Diagonal,
+    Embedding,
+    Flatten,
+    Linear,
+    Pool2d,
+    Reshape,
+    Scale,
+    StoredMemory,
+    Threshold,
+    TopK,
 )
+from unscan.compiler.passes.base import Pass, Rewrite
+from unscan.compiler.passes.weighted import per_channel, scaled_outputs, taken_up
+
+FIRING = (LIF, CubaLIF, AdaptiveLIF, Threshold, StoredMemory)
 
 
 @dataclass(frozen=True)
 class FoldThreshold(Pass):
-    """Fold every Scale into a Linear, and every threshold into the Linears that feed the neuron.
+    """Fold every Scale into weights beside it, and every threshold into the weights that feed the neuron.
 
-    Given and result: iterative nodes. Preserves: spikes, to rounding of the weights (exactly where wanted /
-    theta is a power of two); membranes are multiplied by wanted / theta. What cannot be folded stays, and the
-    note says why.
+    Option `threshold`: the one that is wanted.
+
+    Given and result: iterative nodes. Preserves: spikes, to rounding of the weights (exactly where wanted / theta is a
+    power of two); membranes are multiplied by wanted / theta. What cannot be folded stays, and the note says why.
 
     Raises:
         InvalidInput: a wanted threshold that is not greater than 0.
@@ -50,40 +70,100 @@ class FoldThreshold(Pass):
         """Return the graph with its scales and thresholds folded."""
         notes: list[str] = []
         for name in graph.of(Scale):
-            graph = self._fold_scale(graph, name, notes)
-        for name in graph.of(LIF):
+            found = taken_up(graph, name, cast(Scale, graph.nodes[name]).scale.astype(np.float64))
+            if isinstance(found, str):
+                notes.append(f"{name}: stays, because {found}")
+            else:
+                notes.append(f"{name}: folded into {', '.join(found)}")
+                graph = graph.with_nodes(found).bypass(name)
+        for name in graph.of(*FIRING):
             graph = self._fold_neuron(graph, name, notes)
         return Rewrite(graph, notes)
 
-    def _fold_scale(self, graph: Graph, name: str, notes: list[str]) -> Graph:
-        scale = cast(Scale, graph.nodes[name]).scale.astype(np.float64)
-        before, after = only_linear_before(graph, name), only_linears_after(graph, name)
-        changed: dict[str, Node] = {}
-        if before:
-            changed[before] = scaled_rows(cast(Linear, graph.nodes[before]), scale)
-        elif after:
-            changed = {t: scaled_columns(cast(Linear, graph.nodes[t]), scale) for t in after}
-        else:
-            notes.append(f"{name}: stays, because no Linear stands alone before or after it")
-            return graph
-        notes.append(f"{name}: folded into {', '.join(changed)}")
-        return graph.with_nodes(changed).bypass(name)
-
     def _fold_neuron(self, graph: Graph, name: str, notes: list[str]) -> Graph:
-        neuron = cast(LIF, graph.nodes[name])
-        if np.all(neuron.threshold == self.threshold):
-            if neuron.threshold.shape == ():
-                return graph
-            return graph.with_nodes({name: replace(neuron, threshold=neuron.threshold[0])})
-        sources = [edge.source for edge in graph.into(name)]
-        blocked = [s for s in sources if not isinstance(graph.nodes[s], Linear) or len(graph.out_of(s)) > 1]
-        if blocked:
-            notes.append(
-                f"{name}: threshold stays, because {blocked[0]} feeds it and is no Linear of its own"
-            )
+        neuron: Any = graph.nodes[name]
+        wanted = neuron.threshold.dtype.type(self.threshold)
+        if np.all(neuron.threshold == wanted):
+            one = neuron.threshold.ndim == 0
+            return graph if one else graph.with_nodes({name: replace(neuron, threshold=wanted)})
+        factor = float(wanted) / neuron.threshold.astype(np.float64)
+        port = "v" if isinstance(neuron, StoredMemory) else "x"
+        found = sources(graph, name, np.broadcast_to(factor, graph.inputs(name)[port].shape), port)
+        if isinstance(found, str):
+            notes.append(f"{name}: threshold stays, because {found}")
             return graph
-        factor = self.threshold / neuron.threshold.astype(np.float64)
-        changed: dict[str, Node] = {s: scaled_rows(cast(Linear, graph.nodes[s]), factor) for s in sources}
-        changed[name] = replace(neuron, threshold=neuron.threshold.dtype.type(self.threshold))
-        notes.append(f"{name}: threshold folded into {', '.join(sources)}")
-        return graph.with_nodes(changed)
+        notes.append(f"{name}: threshold folded into {', '.join(found)}")
+        changed = {name: replace(neuron, threshold=wanted, **scaled_along(neuron, factor))}
+        return graph.with_nodes({**found, **changed})
+
+
+def scaled_along(neuron: Node, factor: Array) -> dict[str, Array]:
+    """Return the parameters of a neuron that are multiplied along with its threshold."""
+    if isinstance(neuron, AdaptiveLIF):
+        return {"kappa": (neuron.kappa.astype(np.float64) * factor).astype(neuron.kappa.dtype)}
+    return {}
+
+
+def scaled_source(graph: Graph, name: str, factor: Array) -> dict[str, Node] | str:
+    """Return what changes so that a node sends `factor`, of its signal's shape, times what it sent; or why nothing can.
+
+    The node feeds what wants that alone.
+    """
+    if len(graph.out_of(name)) > 1:
+        return f"{name} feeds it and {len(graph.out_of(name)) - 1} more"
+    return sending(graph.nodes[name], graph, name, factor)
+
+
+@singledispatch
+def sending(node: Node, graph: Graph, name: str, factor: Array) -> dict[str, Node] | str:
+    """Return what changes behind and in a node, by its class; see `scaled_source`."""
+    return f"{name}, which feeds it, is {type(node).__name__} and has no weights"
+
+
+@sending.register(Linear)
+@sending.register(Convolution)
+@sending.register(Embedding)
+@sending.register(Diagonal)
+def _(node: Node, graph: Graph, name: str, factor: Array) -> dict[str, Node] | str:
+    gain = per_channel(factor, factor.shape)
+    if gain is None:
+        return f"its thresholds differ from place to place of a channel, which {name} has one weight for"
+    return {name: scaled_outputs(node, gain)}
+
+
+@sending.register
+def _(node: Delay, graph: Graph, name: str, factor: Array) -> dict[str, Node] | str:
+    return sources(graph, name, factor)
+
+
+@sending.register(Flatten)
+@sending.register(Reshape)
+def _(node: Node, graph: Graph, name: str, factor: Array) -> dict[str, Node] | str:
+    return sources(graph, name, factor.reshape(graph.inputs(name)["x"].shape))
+
+
+@sending.register
+def _(node: Pool2d, graph: Graph, name: str, factor: Array) -> dict[str, Node] | str:
+    gain = per_channel(factor, factor.shape)
+    if gain is None:
+        return f"its thresholds differ from place to place of a channel, over which {name} pools"
+    return sources(graph, name, np.broadcast_to(gain[:, None, None], graph.inputs(name)["x"].shape))
+
+
+@sending.register
+def _(node: TopK, graph: Graph, name: str, factor: Array) -> dict[str, Node] | str:
+    if np.ptp(factor):
+        return f"its thresholds differ, and {name} compares what feeds them"
+    return sources(graph, name, factor)
+
+
+def sources(graph: Graph, name: str, factor: Array, port: str = "x") -> dict[str, Node] | str:
+    """Return what changes in everything that feeds a port of a node, or why nothing can."""
+    changed: dict[str, Node] = {}
+    for edge in graph.into(name):
+        if edge.port == port:
+            found = scaled_source(graph, edge.source, factor)
+            if isinstance(found, str):
+                return found
+            changed |= found
+    return changed

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from functools import singledispatch
+from typing import ClassVar
 
 import networkx as nx
 import numpy as np
 
-from unscan.compiler.ir import Graph
-from unscan.compiler.nodes import Flatten, Input, Output, Scale
+from unscan.compiler.errors import InvalidGraph
+from unscan.compiler.ir import Graph, Node, Signal
+from unscan.compiler.nodes import Flatten, Input, Output, Reshape, Scale, TopK
 from unscan.compiler.passes.base import Pass, Rewrite
 
 
 @dataclass(frozen=True)
 class PruneDead(Pass):
-    """Remove nodes that no output depends on, scales by 1, and flattens of one axis.
+    """Remove nodes that no output depends on, and those that change nothing.
+
+    Changing nothing: a Scale by 1, a Flatten of one axis, a Reshape to the same shape, a TopK that keeps the whole row.
+    They stay where one node would come to feed a port twice, a Delay would not carry what it states, or signals that
+    they add before others do would be added in another order, which rounds otherwise.
 
     Given and result: iterative nodes. Preserves: outputs, and spikes of every node that stays, exactly.
     """
@@ -29,23 +35,53 @@ class PruneDead(Pass):
         dead = [name for name in graph.nodes if name not in alive]
         notes = [f"{name}: removed, no output depends on it" for name in dead]
         graph = graph.without(dead)
-        for name in graph.of(Scale, Flatten):
-            if does_nothing(graph, name) and not makes_double_edge(graph, name):
-                graph = graph.bypass(name)
-                notes.append(f"{name}: removed, it changes nothing")
+        for name in graph.of(Scale, Flatten, Reshape, TopK):
+            if does_nothing(graph.nodes[name], graph.inputs(name)["x"]) and not regroups(graph, name):
+                shorter = graph.bypass(name)
+                if fits_together(shorter):
+                    graph = shorter
+                    notes.append(f"{name}: removed, it changes nothing")
         return Rewrite(graph, notes)
 
 
-def does_nothing(graph: Graph, name: str) -> bool:
+@singledispatch
+def does_nothing(node: Node, x: Signal) -> bool:
     """Say whether a node's output is its input."""
-    if isinstance(graph.nodes[name], Scale):
-        return bool(np.all(cast(Scale, graph.nodes[name]).scale == 1))
-    return len(graph.inputs(name)["x"].shape) == 1
+    return False
 
 
-def makes_double_edge(graph: Graph, name: str) -> bool:
-    """Say whether a source of the node already feeds one of its targets, so that it could not be bypassed."""
-    ports = {(e.target, e.port) for e in graph.out_of(name)}
-    return any(
-        (e.target, e.port) in ports for source in graph.into(name) for e in graph.out_of(source.source)
-    )
+@does_nothing.register
+def _(node: Scale, x: Signal) -> bool:
+    return bool(np.all(node.scale == 1))
+
+
+@does_nothing.register
+def _(node: Flatten, x: Signal) -> bool:
+    return len(x.shape) == 1
+
+
+@does_nothing.register
+def _(node: Reshape, x: Signal) -> bool:
+    return node.shape == x.shape
+
+
+@does_nothing.register
+def _(node: TopK, x: Signal) -> bool:
+    return node.count == x.shape[-1]
+
+
+def regroups(graph: Graph, name: str) -> bool:
+    """Say whether without the node one source would feed a port twice, or a sum would be added in another order."""
+    into, targets = graph.into(name), {(e.target, e.port) for e in graph.out_of(name)}
+    twice = any((e.target, e.port) in targets for source in into for e in graph.out_of(source.source))
+    beside = any((e.target, e.port) in targets and e.source != name for e in graph.edges)
+    return twice or (len(into) > 1 and beside)
+
+
+def fits_together(graph: Graph) -> bool:
+    """Say whether every node takes what feeds it."""
+    try:
+        _ = graph.signals
+    except InvalidGraph:
+        return False
+    return True
