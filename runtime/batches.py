@@ -11,8 +11,9 @@ RECORDED_BYTES = 2**28
 
 
 def batches(graph: Graph, steps: int, samples: int) -> Iterator[slice]:
-    """Yield slices over the samples, such that every signal of the graph over `steps` stays near 256 MiB."""
-    neurons = sum(prod(signal.shape) for signal in graph.signals.values())
+    """Yield slices over the samples, such that all signals and membranes over `steps` stay near 256 MiB."""
+    shapes = [signal.shape for signal in graph.signals.values()] + list(graph.membranes().values())
+    neurons = sum(map(prod, shapes))
     size = max(1, RECORDED_BYTES // (8 * steps * neurons))
     for start in range(0, samples, size):
         yield slice(start, min(start + size, samples))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unscan.compiler.ir import Array, Graph
+from unscan.compiler.nodes import Input
 from unscan.runtime.executors import executor
 from unscan.runtime.executors.base import State
 
@@ -23,7 +24,8 @@ class Stream:
 
     def step(self, x: Array) -> Array:
         """Run one step: x (...) of one sample or (B, ...) of a batch; returns outputs of the same leading axis."""
-        single = np.ndim(x) == len(self._executor.graph.signals[self._executor.graph.order[0]].shape)
+        graph = self._executor.graph
+        single = np.ndim(x) == len(graph.signals[graph.of(Input)[0]].shape)
         y, self.state = self._executor.step(np.asarray(x)[None] if single else np.asarray(x), self.state)
         return y[0] if single else y
 

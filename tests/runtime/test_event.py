@@ -10,18 +10,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.graphs import graphs, lif, sequence
+from tests.graphs import PARTS, graphs, lif, sequence
 from unscan.compiler.errors import InvalidGraph, InvalidInput, Unsupported
 from unscan.compiler.ir import Edge, Graph, Kind, Node
 from unscan.compiler.nodes import (
     LI,
+    AdaptiveLIF,
+    AssociativeMemory,
+    DeltaMemory,
     Input,
+    LayerNorm,
     LIConvolution,
     LIFConvolution,
     LIFScan,
     Linear,
     Output,
+    RMSNorm,
     Scale,
+    TopK,
 )
 from unscan.compiler.nodes.neurons import FIRES, GAINS
 from unscan.runtime.executors.base import Execution
@@ -69,6 +75,7 @@ def assert_same_counts(got: Execution, wanted: Execution) -> None:
     assert list(got.counts.events) == list(wanted.counts.events)
     for name, events in wanted.counts.events.items():
         np.testing.assert_array_equal(got.counts.events[name], events, err_msg=name)
+    assert got.counts.tallies == wanted.counts.tallies
     assert got.counts.by_node == wanted.counts.by_node
     assert (got.counts.steps, got.counts.samples) == (wanted.counts.steps, wanted.counts.samples)
 
@@ -109,8 +116,16 @@ def test_every_graph_agrees_with_the_reference(graph: Graph, steps: int, samples
             np.testing.assert_array_equal(alone.membranes[name][:, 0], membranes[:, b])
 
 
-@given(graphs())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+NEAR = tuple(
+    part
+    for part in PARTS
+    if part not in (TopK, AdaptiveLIF, LayerNorm, RMSNorm, AssociativeMemory, DeltaMemory)
+)
+"""Nodes of fixed thresholds that put no numbers in order and magnify no difference."""
+
+
+@given(graphs(NEAR))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_float32_differs_from_the_reference_only_at_ties(graph: Graph) -> None:
     graph = graph.astype(np.float32)
     x = sequence(graph, 63, 2, rate=0.2)
@@ -154,7 +169,7 @@ def deep(kind: Kind = Kind.SPIKE, seed: int = 0) -> Graph:
 
 
 @pytest.mark.parametrize("steps", [1, 63, 100, 1024])
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", [Kind.SPIKE, Kind.GRADED, Kind.REAL])
 def test_lengths(steps: int, kind: Kind) -> None:
     graph = deep(kind)
     x = sequence(graph, steps, 2, rate=0.1)
@@ -298,7 +313,7 @@ def test_bad_spikes_are_found_wherever_they_stand(cut: int) -> None:
         executor.run(np.full((1, 1, cut), 2, np.uint8))
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", [Kind.SPIKE, Kind.GRADED, Kind.REAL])
 def test_bad_input_is_refused(kind: Kind) -> None:
     graph = chain(lif(), shape=(3,), kind=kind)
     executor = EventDriven(graph)

@@ -2,28 +2,20 @@
 
 A node becomes rows of one integer table (`Column`), its numbers a stretch of one parameter array. What a node
 sends lives in a buffer (numbers, for a chunk of steps), in a list (the indices of the neurons that fired), or in
-both where different readers want different forms. `rules` says which rows a node becomes.
+both where different readers want different forms. `rules` and `stateful` say which rows a node becomes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from unscan.compiler.errors import Unsupported
-from unscan.compiler.ir import Array, Graph
-from unscan.compiler.nodes import Input
-from unscan.runtime.executors.event.vector import LANES
-
-LINE = 16
-"""Rows of weights are padded to this many numbers, 64 bytes of float32; other rows to `vector.LANES`."""
-CHUNK_BYTES = 1 << 18
-LONGEST_CHUNK = 32
+from unscan.compiler.ir import Array
 
 
 class Op(IntEnum):
@@ -53,6 +45,34 @@ class Op(IntEnum):
     """Count the numbers of the source that are not 0, per neuron."""
     STORE = 11
     """Write the source to the outputs."""
+    CONVOLVE = 12
+    """buffer += the weights of every neuron that the list names, at the places that it reaches; a number, or AC."""
+    POOL = 13
+    """buffer += every neuron that the list names, at the windows that see it."""
+    DIVIDE = 14
+    """buffer = itself / a number."""
+    EMBED = 15
+    """buffer = the row of the weights that the source names."""
+    NORM = 16
+    """buffer = the source, normalised."""
+    GATE = 17
+    """buffer = the first half of the source times the sigmoid of the second."""
+    PRODUCT = 18
+    """buffer = source x second."""
+    KEEP = 19
+    """buffer = the largest of the source, else 0."""
+    PLACE = 20
+    """A part of the buffer = source."""
+    CROSS = 21
+    """One Threshold: list = the neurons that fire."""
+    TIRE = 22
+    """One AdaptiveLIF: list = the neurons that fire."""
+    FILTER = 23
+    """One DiagonalSSM: buffer = its output."""
+    DELAY = 24
+    """buffer = what a delay line gives, or the line takes the source, or both."""
+    MEMORY = 25
+    """One matrix memory: list = the entries that fire, or buffer = what is read of them."""
 
 
 class Column(IntEnum):
@@ -73,19 +93,25 @@ class Column(IntEnum):
     PITCH = 7
     """Distance of two rows, or of two vectors, there."""
     INPUTS = 8
-    """Rows of its weights."""
+    """Rows of its weights, or numbers of a row of the signal that is worked on by itself."""
     STATE = 9
     """Where its membranes start in a sample's state."""
     COUNTER = 10
     """Where its event counters start."""
     VARIANT = 11
-    """Bias or none; a function; a reset and its phase."""
+    """What `Op` leaves open: bias or none; a function; a reset and its phase."""
     UNIT = 12
-    """The number of a LIF: its pending flag."""
+    """The number of a node that has a flag: a LIF, a delay line, a memory."""
     SPIKES = 13
     """Neurons of the recorded spiking nodes before it."""
     MEMBRANES = 14
     """Neurons of the recorded integrating nodes before it."""
+    WHOLE = 15
+    """Where its whole numbers start: shapes, tables, and what has no column of its own."""
+    HELD = 16
+    """Where a second state starts."""
+    TALLY = 17
+    """Where its tallies start."""
 
 
 VARIANTS: dict[tuple[str, str], int] = {
@@ -98,22 +124,8 @@ VARIANTS: dict[tuple[str, str], int] = {
 }
 """Reset and phase -> the LIF loop that computes them."""
 
-
-@dataclass(frozen=True)
-class Value:
-    """What a node sends at run time.
-
-    Attributes:
-        width: its neurons.
-        counter: where its event counters start.
-        buffer: the buffer that holds its numbers, or None.
-        events: the list that names the neurons that fired, or None.
-    """
-
-    width: int
-    counter: int
-    buffer: int | None = None
-    events: int | None = None
+TALLIES = ("writes", "fired", "rescaled")
+"""What a memory tallies; the last only where its decay is scalar."""
 
 
 @dataclass(frozen=True)
@@ -138,179 +150,76 @@ class Place:
         return flat[..., self.span]
 
 
+class Code(NamedTuple):
+    """What the kernels read of a program.
+
+    Attributes:
+        entry: the list (spikes) or buffer (numbers) that the input is loaded into.
+        spiking: whether the input is loaded as a list.
+        table: (rows, columns) int64, in the order in which rows run.
+        params: every number of the graph, in one array.
+        whole: every whole number that has no column, int32.
+        buffers: (buffers, 2) start and pitch; a buffer holds `chunk` rows.
+        lists: (lists, 2) start and pitch, likewise.
+        chunk: how many steps a row of the table runs before the next.
+    """
+
+    entry: int
+    spiking: bool
+    table: Array
+    params: Array
+    whole: Array
+    buffers: Array
+    lists: Array
+    chunk: int
+
+
+class Sizes(NamedTuple):
+    """Elements of what a run needs.
+
+    Attributes:
+        values, ids, state, counters: of the buffers, lists, states of a sample and event counters.
+        units: nodes that have a flag.
+        firing: words of the bitmaps of what fires in memories.
+        entries: of the largest memory.
+        tallies: numbers that memories tally.
+    """
+
+    values: int
+    ids: int
+    state: int
+    counters: int
+    units: int
+    firing: int
+    entries: int
+    tallies: int
+
+
 @dataclass(frozen=True)
 class Program:
     """A compiled graph.
 
     Attributes:
-        table: (rows, columns) int64, in the order in which rows run.
-        params: every number of the graph, in one array.
-        buffers: (buffers, 2) start and pitch; a buffer holds `chunk` rows.
-        lists: (lists, 2) start and pitch, likewise.
-        entry: the list (spikes) or buffer (numbers) that the input is loaded into.
-        spiking: whether the input is loaded as a list.
-        chunk: how many steps a row of the table runs before the next.
+        code: what the kernels read.
         states: `node.state` -> its place in a sample's state.
         counters: node -> its place in the event counters.
+        tallies: node -> its place among the tallies, in the order of `TALLIES`.
         spikes, membranes: node -> its place among the recorded ones.
-        sizes: elements of values, ids, state and counters, and how many LIF nodes there are.
+        sizes: of what a run needs.
     """
 
-    table: Array
-    params: Array
-    buffers: Array
-    lists: Array
-    entry: int
-    spiking: bool
-    chunk: int
+    code: Code
     states: dict[str, Place]
     counters: dict[str, Place]
+    tallies: dict[str, Place]
     spikes: dict[str, Place]
     membranes: dict[str, Place]
-    sizes: dict[str, int]
+    sizes: Sizes
 
     @cached_property
-    def arguments(self) -> tuple[Any, ...]:
-        """What `kernels.run_samples` takes of it, in that order."""
-        return (self.entry, self.spiking, self.table, self.params, self.buffers, self.lists, self.chunk)
-
-
-@dataclass
-class Assembly:
-    """A program while it is written. A rule calls its methods; each adds rows or reserves room."""
-
-    graph: Graph
-    dtype: np.dtype[Any]
-    sent: dict[str, Value] = field(default_factory=dict)
-    rows: list[list[int]] = field(default_factory=list)
-    numbers: list[Array] = field(default_factory=list)
-    buffers: list[int] = field(default_factory=list)
-    lists: list[int] = field(default_factory=list)
-    dense: dict[int, int] = field(default_factory=dict)
-    """List -> the buffer into which it is spread, where a reader needs numbers."""
-    sparse: dict[int, int] = field(default_factory=dict)
-    """Buffer -> the list of its numbers that are not 0, where a reader wants them."""
-    states: dict[str, Place] = field(default_factory=dict)
-    counters: dict[str, Place] = field(default_factory=dict)
-    spikes: dict[str, Place] = field(default_factory=dict)
-    membranes: dict[str, Place] = field(default_factory=dict)
-    params: int = 0
-    units: int = 0
-
-    def emit(self, op: Op, width: int, **columns: int) -> None:
-        """Add a row to the table."""
-        row = [0] * len(Column)
-        row[Column.OP], row[Column.WIDTH] = op, width
-        for name, value in columns.items():
-            row[Column[name.upper()]] = value
-        self.rows.append(row)
-
-    def buffer(self, width: int) -> int:
-        """Reserve a buffer and return its number."""
-        self.buffers.append(padded(width, LANES))
-        return len(self.buffers) - 1
-
-    def events(self, width: int) -> int:
-        """Reserve a list and return its number."""
-        self.lists.append(padded(width, LANES))
-        return len(self.lists) - 1
-
-    def reserve(self, places: dict[str, Place], name: str, shape: tuple[int, ...], unit: int = 1) -> int:
-        """Reserve room for the neurons of a node behind those already in `places`; return where it starts."""
-        start = padded(extent(places), unit)
-        places[name] = Place(start, shape)
-        return start
-
-    def constants(self, vectors: Array, name: str, unit: int = LANES) -> tuple[int, int]:
-        """Hold the rows of a matrix, each padded to a multiple of `unit`; return their start and pitch.
-
-        Raises:
-            Unsupported: a number is too large for the format.
-        """
-        with np.errstate(over="ignore"):
-            cast = vectors.astype(self.dtype)
-        if not np.isfinite(cast).all():
-            raise Unsupported(
-                f"{type(self.graph.nodes[name]).__name__} {name!r} holds numbers beyond the range of {self.dtype}; "
-                "run the event executor in float64."
-            )
-        pitch = padded(vectors.shape[1], unit)
-        rows = np.zeros((len(vectors), pitch), self.dtype)
-        rows[:, : vectors.shape[1]] = cast
-        start = self.params
-        self.numbers.append(rows.ravel())
-        self.params += rows.size
-        return start, pitch
-
-    def counter(self, name: str) -> int:
-        """Reserve the event counters of a node."""
-        return self.reserve(self.counters, name, self.graph.signals[name].shape, LANES)
-
-    def numbers_of(self, value: Value) -> int:
-        """Return the buffer that holds a value, spreading its events where it has none."""
-        if value.buffer is not None:
-            return value.buffer
-        assert value.events is not None
-        if value.events not in self.dense:
-            self.dense[value.events] = self.buffer(value.width)
-            self.emit(Op.SPREAD, value.width, list=value.events, target=self.dense[value.events])
-        return self.dense[value.events]
-
-    def found(self, buffer: int, width: int) -> int:
-        """Return the list of the neurons whose number in a buffer is not 0."""
-        if buffer not in self.sparse:
-            self.sparse[buffer] = self.events(width)
-            self.emit(Op.FIND, width, source=buffer, list=self.sparse[buffer])
-        return self.sparse[buffer]
-
-    def joined(self, arriving: list[Value]) -> int:
-        """Return the buffer that holds the sum of what arrives, added from left to right."""
-        total = self.numbers_of(arriving[0])
-        for value in arriving[1:]:
-            second, target = self.numbers_of(value), self.buffer(value.width)
-            self.emit(Op.JOIN, value.width, source=total, second=second, target=target)
-            total = target
-        return total
-
-    def counted(self, name: str, buffer: int) -> Value:
-        """Count what stands in a node's buffer, and return it as what the node sends."""
-        width, counter = prod(self.graph.signals[name].shape), self.counter(name)
-        self.emit(Op.COUNT, width, source=buffer, counter=counter)
-        return Value(width, counter, buffer=buffer)
-
-    def passed(self, name: str, arriving: list[Value]) -> Value:
-        """Return what a node sends that computes nothing: what arrives, shared where it comes from one node."""
-        if len(arriving) > 1:
-            return self.counted(name, self.joined(arriving))
-        self.counters[name] = Place(arriving[0].counter, self.graph.signals[name].shape)
-        return arriving[0]
-
-    def program(self) -> Program:
-        """Return the finished program."""
-        step_bytes = sum(self.buffers) * self.dtype.itemsize + 4 * sum(self.lists)
-        chunk = max(1, min(LONGEST_CHUNK, CHUNK_BYTES // step_bytes))
-        buffers, lists = (pitches or [LANES] for pitches in (self.buffers, self.lists))
-        entry = self.sent[self.graph.of(Input)[0]]
-        return Program(
-            table=np.array(self.rows, np.int64).reshape(-1, len(Column)),
-            params=aligned(np.concatenate([*self.numbers, np.zeros(LANES, self.dtype)])),
-            buffers=laid_out(buffers, chunk),
-            lists=laid_out(lists, chunk),
-            entry=entry.buffer if entry.events is None else entry.events,  # type: ignore[arg-type]
-            spiking=entry.events is not None,
-            chunk=chunk,
-            states=self.states,
-            counters=self.counters,
-            spikes=self.spikes,
-            membranes=self.membranes,
-            sizes={
-                "values": chunk * sum(buffers),
-                "ids": chunk * sum(lists),
-                "state": padded(extent(self.states), LANES),
-                "counters": padded(extent(self.counters), LANES),
-                "units": self.units,
-            },
-        )
+    def ops(self) -> frozenset[int]:
+        """What its rows do."""
+        return frozenset(self.code.table[:, Column.OP].tolist())
 
 
 def padded(width: int, unit: int) -> int:

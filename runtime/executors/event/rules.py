@@ -1,4 +1,4 @@
-"""Compile a graph into a program: the rule of each node class says which rows it becomes.
+"""The rule of each node class says which rows of a program it becomes; here those of the nodes without memory.
 
 Weights are stored so that the fan-out of one presynaptic neuron is contiguous. A Linear gathers by events where
 spikes feed it, and multiplies by numbers otherwise: another way to compute it would be another `Op`, chosen here.
@@ -8,49 +8,45 @@ from __future__ import annotations
 
 from functools import singledispatch
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from unscan.compiler.errors import Unsupported
-from unscan.compiler.ir import Array, Dialect, Graph, Kind, Node
-from unscan.compiler.nodes import LI, LIF, Activation, BatchNorm, Flatten, Input, Linear, Output, Scale
-from unscan.compiler.nodes.neurons import Leaky
+from unscan.compiler.ir import Array, Kind, Node
+from unscan.compiler.nodes import (
+    GLU,
+    Activation,
+    AvgPool2d,
+    BatchNorm,
+    Concatenate,
+    Convolution,
+    Embedding,
+    Flatten,
+    Input,
+    LayerNorm,
+    Linear,
+    Multiply,
+    Output,
+    Pool2d,
+    Reshape,
+    RMSNorm,
+    Scale,
+    TopK,
+)
+from unscan.compiler.nodes.convolution import Window
 from unscan.compiler.nodes.stateless import FUNCTIONS
-from unscan.compiler.spec import check
-from unscan.runtime.executors.event.program import LINE, VARIANTS, Assembly, Op, Program, Value
-from unscan.runtime.executors.event.vector import LANES
-
-
-def compile_graph(graph: Graph, dtype: np.dtype[Any]) -> Program:
-    """Compile a graph of the iterative dialect, to compute in float32 or float64.
-
-    Raises:
-        Unsupported: a node of the parallel dialect, or a number that the format cannot hold.
-        InvalidGraph: the graph breaks an invariant.
-    """
-    for name in graph.order:
-        if graph.nodes[name].dialect is Dialect.PARALLEL:
-            raise Unsupported(
-                f"The event executor runs one step at a time and {type(graph.nodes[name]).__name__} {name!r} "
-                "is a node of the parallel form; run the pass `unroll` on the graph first."
-            )
-    check(graph, Dialect.ITERATIVE, where="The graph given to the event executor")
-    assembly = Assembly(graph, dtype)
-    for name in graph.order:
-        arriving = [assembly.sent[edge.source] for edge in graph.into(name)]
-        assembly.sent[name] = rule(graph.nodes[name], name, assembly, arriving)
-    return assembly.program()
+from unscan.runtime.executors.event.assembly import LINE, Assembly, Ports, Value
+from unscan.runtime.executors.event.program import Op
 
 
 @singledispatch
-def rule(node: Node, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    """Write the rows of one node, fed by the values that arrive; return what it sends."""
+def rule(node: Node, name: str, assembly: Assembly, ports: Ports) -> Value:
+    """Write the rows of one node, each port fed by the values that arrive there; return what it sends."""
     raise Unsupported(f"The event executor has no rule for {type(node).__name__} {name!r}.")
 
 
 @rule.register
-def _(node: Input, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
+def _(node: Input, name: str, assembly: Assembly, ports: Ports) -> Value:
     width, counter = prod(node.shape), assembly.counter(name)
     if node.kind is Kind.SPIKE:
         return Value(width, counter, events=assembly.events(width))
@@ -60,47 +56,128 @@ def _(node: Input, name: str, assembly: Assembly, arriving: list[Value]) -> Valu
 
 
 @rule.register
-def _(node: Output, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    value = assembly.passed(name, arriving)
+def _(node: Output, name: str, assembly: Assembly, ports: Ports) -> Value:
+    value = assembly.passed(name, ports["x"])
     assembly.emit(Op.STORE, value.width, source=assembly.numbers_of(value))
     return value
 
 
 @rule.register
-def _(node: Flatten, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    return assembly.passed(name, arriving)
+def _(node: Flatten | Reshape, name: str, assembly: Assembly, ports: Ports) -> Value:
+    return assembly.passed(name, ports["x"])
 
 
 @rule.register
-def _(node: Linear, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
+def _(node: Linear, name: str, assembly: Assembly, ports: Ports) -> Value:
     width = node.weight.shape[0]
-    target = assembly.buffer(width)
-    bias = 0 if node.bias is None else assembly.constants(node.bias[None], name)[0]
-    assembly.emit(Op.START, width, target=target, params=bias, variant=int(node.bias is not None))
+    target = biased(name, assembly, width, node.bias)
     start, pitch = assembly.constants(node.weight.T, name, LINE)
-    for value in arriving:
+    for value in ports["x"]:
         columns = {"target": target, "params": start, "pitch": pitch, "inputs": value.width}
         if value.events is not None:
             assembly.emit(Op.GATHER, width, list=value.events, **columns)
         else:
             source = assembly.numbers_of(value)
-            assembly.emit(
-                Op.MULTIPLY, width, source=source, list=assembly.found(source, value.width), **columns
-            )
+            assembly.emit(Op.MULTIPLY, width, source=source, list=assembly.listed(value), **columns)
     return assembly.counted(name, target)
 
 
 @rule.register
-def _(node: Scale, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    shape = assembly.graph.signals[name].shape
-    return affine(name, assembly, arriving, per_neuron(node.scale, shape), None)
+def _(node: Convolution, name: str, assembly: Assembly, ports: Ports) -> Value:
+    out, ins, *kernel = node.weight.shape
+    shape = assembly.graph.inputs(name)["x"].shape
+    places = assembly.graph.signals[name].shape[1:]
+    bias = None if node.bias is None else np.repeat(node.bias, prod(places))
+    target = biased(name, assembly, out * prod(places), bias)
+    parts = node.weight.reshape(node.groups, out // node.groups, ins, -1).swapaxes(1, 2)
+    start, pitch = assembly.constants(parts.reshape(1, -1), name)
+    sizes = (prod(shape[1:]), prod(places), ins, out // node.groups, prod(kernel))
+    assert isinstance(node.dilation, tuple)
+    whole = assembly.whole_numbers(*sizes, reach(node, shape[1:], tuple(kernel), places, node.dilation))
+    for value in ports["x"]:
+        slide(Op.CONVOLVE, assembly, value, target, params=start, pitch=pitch, whole=whole)
+    return assembly.counted(name, target)
 
 
 @rule.register
-def _(node: BatchNorm, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
+def _(node: Pool2d, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape, places = assembly.graph.inputs(name)["x"].shape, assembly.graph.signals[name].shape[1:]
+    width = shape[0] * prod(places)
+    target = biased(name, assembly, width, None)
+    assert isinstance(node.kernel, tuple)
+    sizes = (prod(shape[1:]), prod(places), 1, 1, prod(node.kernel))
+    whole = assembly.whole_numbers(*sizes, reach(node, shape[1:], node.kernel, places, (1, 1)))
+    slide(Op.POOL, assembly, assembly.together(ports["x"]), target, whole=whole)
+    if isinstance(node, AvgPool2d):
+        numbers, _ = assembly.constants(np.full((1, 1), prod(node.kernel), np.float64), name)
+        assembly.emit(Op.DIVIDE, width, source=target, params=numbers)
+    return assembly.counted(name, target)
+
+
+def slide(op: Op, assembly: Assembly, value: Value, target: int, **columns: int) -> None:
+    """Write the row in which events spread over space: those of spikes, or numbers that are not 0."""
+    source = 0 if value.events is not None else assembly.numbers_of(value)
+    variant = int(value.events is not None)
+    events = assembly.listed(value)
+    assembly.emit(op, value.width, source=source, list=events, target=target, variant=variant, **columns)
+
+
+def reach(
+    node: Window,
+    space: tuple[int, ...],
+    kernel: tuple[int, ...],
+    places: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Array:
+    """Return which windows see each point of a channel's space, and with which tap.
+
+    First, for each point, where its pairs start, and where the last ones end; then the pairs (place, tap).
+    """
+    assert isinstance(node.stride, tuple)
+    assert isinstance(node.padding, tuple)
+    axes = range(node.axes)
+    place, tap = np.indices(places).reshape(node.axes, -1, 1), np.indices(kernel).reshape(node.axes, 1, -1)
+    seen = [place[i] * node.stride[i] + tap[i] * dilation[i] - node.padding[i] for i in axes]
+    inside = np.all([(seen[i] >= 0) & (seen[i] < space[i]) for i in axes], axis=0)
+    pairs = np.argwhere(inside)
+    points = np.ravel_multi_index(tuple(each[inside] for each in seen), space)
+    firsts = np.concatenate([[0], np.cumsum(np.bincount(points, minlength=prod(space)))])
+    return np.concatenate([firsts, pairs[np.argsort(points, kind="stable")].ravel()])
+
+
+def biased(name: str, assembly: Assembly, width: int, bias: Array | None) -> int:
+    """Return a buffer that starts every step at the bias, or at 0."""
+    target = assembly.buffer(width)
+    start = 0 if bias is None else assembly.constants(bias[None], name)[0]
+    assembly.emit(Op.START, width, target=target, params=start, variant=int(bias is not None))
+    return target
+
+
+@rule.register
+def _(node: Embedding, name: str, assembly: Assembly, ports: Ports) -> Value:
+    rows, width = node.weight.shape
+    if rows > 1 << np.finfo(assembly.dtype).nmant + 1:
+        raise Unsupported(
+            f"Embedding {name!r} has {rows} rows, more than {assembly.dtype} can count; run the event executor in "
+            "float64."
+        )
+    source, target = assembly.joined(ports["x"]), assembly.buffer(width)
+    start, pitch = assembly.constants(node.weight, name, LINE)
+    assembly.emit(Op.EMBED, width, source=source, target=target, params=start, pitch=pitch, inputs=rows)
+    return assembly.counted(name, target)
+
+
+@rule.register
+def _(node: Scale, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape = assembly.graph.signals[name].shape
+    return affine(name, assembly, ports["x"], per_neuron(node.scale, shape), None)
+
+
+@rule.register
+def _(node: BatchNorm, name: str, assembly: Assembly, ports: Ports) -> Value:
     shape = assembly.graph.signals[name].shape
     gain, offset = (per_neuron(a, shape) for a in node.affine())
-    return affine(name, assembly, arriving, gain, offset)
+    return affine(name, assembly, ports["x"], gain, offset)
 
 
 def affine(name: str, assembly: Assembly, arriving: list[Value], gain: Array, offset: Array | None) -> Value:
@@ -114,71 +191,60 @@ def affine(name: str, assembly: Assembly, arriving: list[Value], gain: Array, of
 
 
 @rule.register
-def _(node: Activation, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    source = assembly.joined(arriving)
-    width = arriving[0].width
+def _(node: LayerNorm | RMSNorm, name: str, assembly: Assembly, ports: Ports) -> Value:
+    bias = node.bias if isinstance(node, LayerNorm) else None
+    offset = np.zeros_like(node.weight) if bias is None else bias
+    numbers = np.stack([each.ravel() for each in (node.weight, offset, np.full_like(offset, node.epsilon))])
+    start, pitch = assembly.constants(numbers, name)
+    columns = {"params": start, "pitch": pitch, "inputs": node.weight.size}
+    return mapped(Op.NORM, name, assembly, ports, variant=int(isinstance(node, LayerNorm)), **columns)
+
+
+@rule.register
+def _(node: Activation, name: str, assembly: Assembly, ports: Ports) -> Value:
+    return mapped(Op.ACTIVATE, name, assembly, ports, variant=FUNCTIONS.index(node.function))
+
+
+@rule.register
+def _(node: GLU, name: str, assembly: Assembly, ports: Ports) -> Value:
+    return mapped(Op.GATE, name, assembly, ports, inputs=assembly.graph.signals[name].shape[-1])
+
+
+@rule.register
+def _(node: TopK, name: str, assembly: Assembly, ports: Ports) -> Value:
+    row = assembly.graph.signals[name].shape[-1]
+    return mapped(Op.KEEP, name, assembly, ports, inputs=row, variant=node.count)
+
+
+def mapped(op: Op, name: str, assembly: Assembly, ports: Ports, **columns: int) -> Value:
+    """Write the row that makes one buffer out of another."""
+    width, source = prod(assembly.graph.signals[name].shape), assembly.joined(ports["x"])
     target = assembly.buffer(width)
-    function = FUNCTIONS.index(node.function)
-    assembly.emit(Op.ACTIVATE, width, source=source, target=target, variant=function)
+    assembly.emit(op, width, source=source, target=target, **columns)
     return assembly.counted(name, target)
 
 
 @rule.register
-def _(node: LI, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    shape = assembly.graph.signals[name].shape
-    source, target = assembly.joined(arriving), assembly.buffer(prod(shape))
-    start, pitch = assembly.constants(np.stack(decay_and_gain(node, shape, assembly.dtype)), name)
-    assembly.emit(
-        Op.LEAK,
-        prod(shape),
-        source=source,
-        target=target,
-        params=start,
-        pitch=pitch,
-        state=assembly.reserve(assembly.states, f"{name}.u", shape, LANES),
-        membranes=assembly.reserve(assembly.membranes, name, shape),
-    )
+def _(node: Multiply, name: str, assembly: Assembly, ports: Ports) -> Value:
+    width = prod(assembly.graph.signals[name].shape)
+    source, second, target = assembly.joined(ports["a"]), assembly.joined(ports["b"]), assembly.buffer(width)
+    assembly.emit(Op.PRODUCT, width, source=source, second=second, target=target)
     return assembly.counted(name, target)
 
 
 @rule.register
-def _(node: LIF, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    shape = assembly.graph.signals[name].shape
-    width, dtype = prod(shape), assembly.dtype
-    source, target, counter = assembly.joined(arriving), assembly.events(width), assembly.counter(name)
-    with np.errstate(over="ignore"):
-        theta = per_neuron(node.threshold, shape).astype(dtype)
-    if not (theta > 0).all():
-        raise Unsupported(
-            f"LIF {name!r} has a threshold that {dtype} rounds to 0; run the event executor in float64."
-        )
-    level = theta if node.fires == ">=" else np.nextafter(theta, dtype.type(np.inf))
-    start, pitch = assembly.constants(np.stack([*decay_and_gain(node, shape, dtype), level, theta]), name)
-    assembly.numbers[-1].reshape(4, pitch)[2, width:] = np.inf
-    assembly.emit(
-        Op.FIRE,
-        width,
-        source=source,
-        list=target,
-        params=start,
-        pitch=pitch,
-        counter=counter,
-        state=assembly.reserve(assembly.states, f"{name}.u", shape, LANES),
-        variant=VARIANTS[node.reset, node.phase],
-        unit=assembly.units,
-        spikes=assembly.reserve(assembly.spikes, name, shape),
-        membranes=assembly.reserve(assembly.membranes, name, shape),
-    )
-    assembly.units += 1
-    return Value(width, counter, events=target)
-
-
-def decay_and_gain(node: Leaky, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Return beta and g of every neuron, 1 - beta taken from the beta that is used."""
-    beta = per_neuron(node.beta, shape).astype(dtype).astype(np.float64)
-    return beta, np.ones_like(beta) if node.gain == "1" else 1 - beta
+def _(node: Concatenate, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape, inputs = assembly.graph.signals[name].shape, assembly.graph.inputs(name)
+    target, start, stride = assembly.buffer(prod(shape)), 0, prod(shape[node.axis :])
+    for port in node.ports:
+        source, block = assembly.joined(ports[port]), prod(inputs[port].shape[node.axis :])
+        whole = assembly.whole_numbers(prod(shape[: node.axis]), block, stride, start)
+        first = int(start == 0)
+        assembly.emit(Op.PLACE, prod(shape), source=source, target=target, whole=whole, variant=first)
+        start += block
+    return assembly.counted(name, target)
 
 
 def per_neuron(parameter: Array, shape: tuple[int, ...]) -> Array:
-    """Return a parameter (one number, or one per neuron of the last axis) for every neuron, flat, in float64."""
+    """Return a parameter that broadcasts to a shape for every neuron, flat, in float64."""
     return np.broadcast_to(parameter.astype(np.float64), shape).ravel()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,27 @@ from numba import config
 from numpy.typing import DTypeLike
 
 from unscan.compiler.errors import InvalidInput
-from unscan.compiler.ir import Array, Graph
+from unscan.compiler.ir import Array, Graph, Kind
 from unscan.compiler.nodes import Input, Output
 from unscan.runtime.counts import Counts
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
+from unscan.runtime.executors.event.apart import addresses
+from unscan.runtime.executors.event.compile import compile_graph
 from unscan.runtime.executors.event.kernels import run_samples
-from unscan.runtime.executors.event.program import Place, Program, aligned, extent
-from unscan.runtime.executors.event.rules import compile_graph
+from unscan.runtime.executors.event.program import Place, extent
+from unscan.runtime.executors.event.workspace import Performed, Workspace
 
 
 class EventDriven:
     """Run a graph of the iterative dialect by its events, the whole sequence in one compiled call.
 
-    Exact: the sums over presynaptic neurons are taken in another order than the reference's, and every other
-    operation is rounded as it rounds it. A sample's result does not depend on its batch, a sequence cut in two with
-    carried state gives what one run gives, and memory does not grow with T beyond what is returned.
+    Exact: sums (over presynaptic neurons, windows, the rows of a norm, modes of a filter, what a key or query reads of
+    a memory) are taken in another order than the reference's, functions are those of the C library, and every other
+    operation is rounded as the reference rounds it. A sample's result does not depend on its batch, a sequence cut in
+    two with carried state gives what one run gives, and memory does not grow with T beyond what is returned.
+
+    A matrix memory with scalar decay is looked through once, at the start of a run, for what may fire; a step then
+    touches what it writes, what fires, and the accumulators. So one run is cheaper than as many calls of `step`.
 
     Args:
         graph: what is run.
@@ -51,7 +56,6 @@ class EventDriven:
         self._program = compile_graph(graph, self.dtype)
         (source,), (sink,) = graph.of(Input), graph.of(Output)
         self._input, self._output = graph.signals[source], graph.signals[sink]
-        self._arguments = self._program.arguments
         self._spikes, self._membranes = extent(self._program.spikes), extent(self._program.membranes)
         self._unrecorded = (np.zeros(0, np.uint8), np.empty(0, self.dtype))
         self._idle: list[Workspace] = []
@@ -69,7 +73,7 @@ class EventDriven:
         slots = lead[0] * lead[1] if record else 0
         spikes = np.zeros(slots * self._spikes, np.uint8)
         membranes = np.empty(slots * self._membranes, self.dtype)
-        outputs, events = self._run(x, room, spikes, membranes, record)
+        outputs, work = self._run(x, room, spikes, membranes, record)
         program = self._program
         return Execution(
             outputs=outputs,
@@ -78,9 +82,13 @@ class EventDriven:
             state=self._unpacked(room),
             counts=Counts(
                 self.graph,
-                {name: place.of(events).reshape(place.shape) for name, place in program.counters.items()},
+                {
+                    name: place.of(work.events).reshape(place.shape)
+                    for name, place in program.counters.items()
+                },
                 steps=lead[0],
                 samples=lead[1],
+                tallies={name: work.of(place) for name, place in program.tallies.items()},
             ),
         )
 
@@ -95,40 +103,52 @@ class EventDriven:
 
     def _run(
         self, x: Array, room: Array, spikes: Array, membranes: Array, record: bool
-    ) -> tuple[Array, Array]:
-        """Return outputs and events (flat); write the next states over room (B, S), and what is recorded."""
+    ) -> tuple[Array, Performed]:
+        """Return outputs and what was done; write the next states over room (B, S), and what is recorded."""
+        if self._input.kind is Kind.INDEX:
+            check_input(self.graph, x)
         steps, samples = x.shape[:2]
         outputs = np.empty((steps, samples, *self._output.shape), self.dtype)
         given, written = flattened(x), (room, outputs.reshape(steps, samples, -1), spikes, membranes, record)
         if self.threads == 1 or samples == 1:
             space = self._workspace()
-            valid = run_samples(*given, 0, samples, *self._arguments, *space.arguments, *written)
-            events = space.collect()
+            valid = self._walk(space, (0, samples), given, written)
+            done = space.collect()
             self._idle.append(space)
         else:
-            valid, events = self._spread(samples, given, written)
+            valid, done = self._spread(samples, given, written)
         if not valid:
             check_input(self.graph, x)
             raise InvalidInput(
                 f"The input holds numbers beyond the range of {self.dtype}, from {x.min():g} to {x.max():g}; "
                 "scale it, or run the event executor in float64."
             )
-        return outputs, events
+        return outputs, done
 
-    def _spread(self, samples: int, given: tuple[Array, ...], written: tuple[Any, ...]) -> tuple[bool, Array]:
-        """Run the samples on several threads; return whether the input is valid, and the events."""
+    def _spread(
+        self, samples: int, given: tuple[Array, ...], written: tuple[Any, ...]
+    ) -> tuple[bool, Performed]:
+        """Run the samples on several threads; return whether the input is valid, and what was done."""
         workers = min(self.threads, samples)
         spaces = [self._workspace() for _ in range(workers)]
 
         def work(k: int) -> bool:
             span = (k * samples // workers, (k + 1) * samples // workers)
-            return bool(run_samples(*given, *span, *self._arguments, *spaces[k].arguments, *written))
+            return self._walk(spaces[k], span, given, written)
 
         others = [pool(self.threads).submit(work, k) for k in range(1, workers)]
         valid = [work(0), *(other.result() for other in others)]
-        events = np.sum([space.collect() for space in spaces], axis=0)
+        done = [space.collect() for space in spaces]
         self._idle += spaces
-        return all(valid), events
+        events, tallies = (np.sum(counted, axis=0) for counted in zip(*done, strict=True))
+        return all(valid), Performed(events, tallies)
+
+    def _walk(
+        self, space: Workspace, span: tuple[int, int], given: tuple[Array, ...], written: tuple[Any, ...]
+    ) -> bool:
+        """Run some of the samples in one workspace; return whether their input is valid."""
+        apart = addresses(self._program, space)
+        return bool(run_samples(*given, *span, *apart, *self._program.code, *space, *written))
 
     def _workspace(self) -> Workspace:
         """Return room that no other run writes to."""
@@ -136,7 +156,7 @@ class EventDriven:
 
     def _packed(self, state: State | None, samples: int) -> Array:
         """Return a state as one array (B, S), zeros where it is None."""
-        room = np.zeros((samples, self._program.sizes["state"]), self.dtype)
+        room = np.zeros((samples, self._program.sizes.state), self.dtype)
         if state is None:
             return room
         places = self._program.states
@@ -151,55 +171,6 @@ class EventDriven:
     def _unpacked(self, room: Array) -> State:
         places, samples = self._program.states, len(room)
         return {name: place.of(room).reshape(samples, *place.shape) for name, place in places.items()}
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """What one worker writes while it runs; kept between runs. The names are those of `kernels.advance`."""
-
-    values: Array
-    live: Array
-    ids: Array
-    sent: Array
-    pending: Array
-    reached: Array
-    counts: Array
-    totals: Array
-
-    @classmethod
-    def for_program(cls, program: Program) -> Workspace:
-        """Make the room that a program needs."""
-        sizes = program.sizes
-        return cls(
-            values=aligned(np.zeros(sizes["values"], program.params.dtype)),
-            live=np.zeros(len(program.buffers) * program.chunk, np.uint8),
-            ids=np.zeros(sizes["ids"], np.int32),
-            sent=np.zeros(len(program.lists) * program.chunk, np.int32),
-            pending=np.zeros(sizes["units"], np.uint8),
-            reached=aligned(np.zeros(max(program.buffers[:, 1]), program.params.dtype)),
-            counts=aligned(np.zeros(sizes["counters"], np.int32)),
-            totals=np.zeros(sizes["counters"], np.int64),
-        )
-
-    @cached_property
-    def arguments(self) -> tuple[Array, ...]:
-        """The arrays in the order in which the kernel takes them."""
-        return (
-            self.values,
-            self.live,
-            self.ids,
-            self.sent,
-            self.pending,
-            self.reached,
-            self.counts,
-            self.totals,
-        )
-
-    def collect(self) -> Array:
-        """Return the events counted since the last call."""
-        events = self.totals.copy()
-        self.totals[:] = 0
-        return events
 
 
 def flattened(x: Array) -> tuple[Array, Array, Array]:

@@ -2,20 +2,28 @@
 
 A comparison of 64 numbers becomes one 64-bit mask, from which the indices of those that fire are read bit by bit;
 through bytes the same takes three times as long. LLVM lowers the vectors to what the processor has.
-
-numba's cache sees the file of a kernel, not this one: after a change here, delete `__pycache__` beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
 LANES = 64
 INDEX = ir.IntType(64)
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function to machine code that runs without the interpreter lock; cached on disk.
+
+    numba's cache sees the file of a kernel, not those of what it calls: after a change there, delete `__pycache__`.
+    """
+    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled
 
 
 def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
@@ -121,3 +129,26 @@ fire_subtract = neuron("subtract", "now")
 fire_zero = neuron("zero", "now")
 fire_subtract_next = neuron("subtract", "next")
 fire_zero_next = neuron("zero", "next")
+
+
+def call() -> Any:
+    """Return the intrinsic that calls the function at an address, which `apart.address` compiled."""
+
+    @intrinsic
+    def call_at(
+        typing: Any, address: Any, code: Any, room: Any, row: Any, state: Any, spikes: Any, membranes: Any,
+        recording: Any, slots: Any, slot: Any, samples: Any, steps: Any, last: Any,
+    ) -> Any:  # fmt: skip
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
+            function = ir.FunctionType(context.get_value_type(signature.return_type), kinds)
+            builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+            return context.get_dummy_value()
+
+        arrays = (code, room, row, state, spikes, membranes)
+        return types.void(types.int64, *arrays, *(types.int64,) * 6), generate
+
+    return call_at
+
+
+call_at = call()

@@ -1,0 +1,223 @@
+"""The rules of the nodes that keep a state: neurons, filters, delay lines and matrix memories."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from unscan.compiler.errors import Unsupported
+from unscan.compiler.ir import Array
+from unscan.compiler.nodes import (
+    LI,
+    LIF,
+    AdaptiveLIF,
+    CubaLIF,
+    Delay,
+    Delta,
+    DiagonalSSM,
+    Memory,
+    Spiking,
+    StoredMemory,
+    Threshold,
+)
+from unscan.compiler.nodes.neurons import RESETS, Leaky
+from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
+from unscan.runtime.executors.event.program import TALLIES, VARIANTS, Op
+from unscan.runtime.executors.event.rules import per_neuron, rule
+from unscan.runtime.executors.event.vector import LANES
+
+
+@rule.register
+def _(node: LI, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape = assembly.graph.signals[name].shape
+    numbers, source = decay_and_gain(node, shape, assembly.dtype), assembly.joined(ports["x"])
+    places = {"membranes": assembly.reserve(assembly.membranes, name, shape)}
+    return assembly.counted(name, leak(f"{name}.u", shape, assembly, source, numbers, **places))
+
+
+def leak(
+    state: str,
+    shape: tuple[int, ...],
+    assembly: Assembly,
+    source: int,
+    numbers: tuple[Array, Array],
+    **columns: int,
+) -> int:
+    """Write the row of a leaking state of the given decay and gain; return the buffer that it fills."""
+    target, (start, pitch) = assembly.buffer(prod(shape)), assembly.constants(np.stack(numbers), state)
+    columns |= {"source": source, "target": target, "params": start, "pitch": pitch}
+    place = assembly.reserve(assembly.states, state, shape, LANES)
+    assembly.emit(Op.LEAK, prod(shape), state=place, **columns)
+    return target
+
+
+@rule.register
+def _(node: LIF, name: str, assembly: Assembly, ports: Ports) -> Value:
+    return fire(node, name, assembly, assembly.joined(ports["x"]))
+
+
+@rule.register
+def _(node: CubaLIF, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape, source = assembly.graph.signals[name].shape, assembly.joined(ports["x"])
+    alpha = per_neuron(node.alpha, shape)
+    numbers = (alpha, np.ones_like(alpha))
+    current = leak(f"{name}.i", shape, assembly, source, numbers, variant=1)
+    return fire(node, name, assembly, current)
+
+
+def fire(node: LIF | CubaLIF, name: str, assembly: Assembly, source: int) -> Value:
+    """Write the row of neurons that a buffer drives."""
+    shape, dtype = assembly.graph.signals[name].shape, assembly.dtype
+    width, (level, theta) = prod(shape), levels(node, name, shape, dtype)
+    start, pitch = assembly.constants(np.stack([*decay_and_gain(node, shape, dtype), level, theta]), name)
+    assembly.numbers[-1].reshape(4, pitch)[2, width:] = np.inf
+    state = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
+    columns = {"params": start, "pitch": pitch, "state": state, "unit": assembly.unit()}
+    return spiking(
+        Op.FIRE, name, assembly, source=source, variant=VARIANTS[node.reset, node.phase], **columns
+    )
+
+
+@rule.register
+def _(node: Threshold, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape, source = assembly.graph.signals[name].shape, assembly.joined(ports["x"])
+    level, _ = levels(node, name, shape, assembly.dtype)
+    start, pitch = assembly.constants(level[None], name)
+    return spiking(Op.CROSS, name, assembly, source=source, params=start, pitch=pitch, inputs=1)
+
+
+@rule.register
+def _(node: AdaptiveLIF, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape, source = assembly.graph.signals[name].shape, assembly.joined(ports["x"])
+    _, theta = levels(node, name, shape, assembly.dtype)
+    tiring = (per_neuron(each, shape) for each in (node.kappa, node.rho))
+    numbers = np.stack([*decay_and_gain(node, shape, assembly.dtype), theta, *tiring])
+    start, pitch = assembly.constants(numbers, name)
+    columns = {"params": start, "pitch": pitch, "inputs": len(numbers)}
+    columns["state"] = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
+    columns["held"] = assembly.reserve(assembly.states, f"{name}.a", shape, LANES)
+    variant = RESETS.index(node.reset) + 3 * (node.fires == ">")
+    return spiking(Op.TIRE, name, assembly, source=source, variant=variant, **columns)
+
+
+def spiking(op: Op, name: str, assembly: Assembly, **columns: int) -> Value:
+    """Write the row of a layer of neurons that fire."""
+    shape = assembly.graph.signals[name].shape
+    target, counter = assembly.events(prod(shape)), assembly.counter(name)
+    columns["spikes"] = assembly.reserve(assembly.spikes, name, shape)
+    columns["membranes"] = assembly.reserve(assembly.membranes, name, shape)
+    assembly.emit(op, prod(shape), list=target, counter=counter, **columns)
+    return Value(prod(shape), counter, events=target)
+
+
+def decay_and_gain(node: Leaky, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return beta and g of every neuron, 1 - beta taken from the beta that is used."""
+    beta = per_neuron(node.beta, shape).astype(dtype).astype(np.float64)
+    return beta, np.ones_like(beta) if node.gain == "1" else 1 - beta
+
+
+def levels(
+    node: Spiking | Threshold | Memory, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[Array, Array]:
+    """Return for every neuron the least membrane at which it fires, and theta, in the number format.
+
+    Raises:
+        Unsupported: the format rounds a threshold to 0.
+    """
+    with np.errstate(over="ignore"):
+        theta = per_neuron(node.threshold, shape).astype(dtype)
+    if not (theta > 0).all():
+        raise Unsupported(
+            f"{type(node).__name__} {name!r} has a threshold that {dtype} rounds to 0; run the event executor in "
+            "float64."
+        )
+    return theta if node.fires == ">=" else np.nextafter(theta, dtype.type(np.inf)), theta
+
+
+@rule.register
+def _(node: DiagonalSSM, name: str, assembly: Assembly, ports: Ports) -> Value:
+    channels, modes, _ = node.a.shape
+    source, target = assembly.joined(ports["x"]), assembly.buffer(channels)
+    numbers = np.zeros((3, max(node.a.size, channels)))
+    numbers[0, : node.a.size], numbers[1, : node.a.size], numbers[2, :channels] = (
+        node.a.flat,
+        node.c.flat,
+        node.d,
+    )
+    start, pitch = assembly.constants(numbers, name)
+    columns = {"source": source, "target": target, "params": start, "pitch": pitch, "inputs": modes}
+    state = assembly.reserve(assembly.states, f"{name}.h", node.a.shape, LANES)
+    assembly.emit(Op.FILTER, channels, state=state, **columns)
+    return assembly.counted(name, target)
+
+
+BOTH, READ, TAKE = range(3)
+"""What a row does with a delay line: both, give what it holds, or take what arrives."""
+
+
+@rule.register
+def _(node: Delay, name: str, assembly: Assembly, ports: Ports) -> Value:
+    target, columns = assembly.buffer(prod(node.shape)), delay_line(node, name, assembly)
+    variant = READ if assembly.graph.recurrent else BOTH
+    source = 0 if assembly.graph.recurrent else assembly.joined(ports["x"])
+    assembly.emit(Op.DELAY, prod(node.shape), source=source, target=target, variant=variant, **columns)
+    return assembly.counted(name, target)
+
+
+def delay_line(node: Delay, name: str, assembly: Assembly) -> dict[str, int]:
+    """Reserve a delay line; return the columns that name it."""
+    steps = np.broadcast_to(node.steps, node.shape)
+    assembly.lines[name] = {
+        "inputs": node.longest,
+        "unit": assembly.unit(),
+        "state": assembly.reserve(assembly.states, f"{name}.past", (node.longest, *node.shape), LANES),
+        "whole": assembly.whole_numbers(steps),
+    }
+    return assembly.lines[name]
+
+
+def take(name: str, assembly: Assembly, arriving: list[Value]) -> None:
+    """Write the row in which a delay line of a loop takes what arrives, at the end of a step."""
+    source = assembly.joined(arriving)
+    assembly.emit(Op.DELAY, arriving[0].width, source=source, variant=TAKE, **assembly.lines[name])
+
+
+@rule.register
+def _(node: StoredMemory, name: str, assembly: Assembly, ports: Ports) -> Value:
+    d, n = assembly.graph.membranes()[name]
+    delta, scalar = isinstance(node, Delta), node.decay == "scalar"
+    (level,), (theta,) = levels(node, name, (), assembly.dtype)
+    bound = assembly.dtype.type(node.bound)
+    if scalar and bound < np.finfo(assembly.dtype).tiny:
+        raise Unsupported(
+            f"{type(node).__name__} {name!r} rescales below {node.bound:g}, less than {assembly.dtype} holds in full; "
+            "run the event executor in float64, or raise its bound."
+        )
+    v, k = (assembly.together(ports[port]) for port in ("v", "k"))
+    columns = {
+        "source": assembly.numbers_of(v),
+        "second": assembly.numbers_of(k),
+        "params": assembly.constants(np.array([[level, theta, bound]]), name)[0],
+    }
+    alpha = assembly.joined(ports["alpha"])
+    beta = assembly.joined(ports["beta"]) if delta else 0
+    q = 0 if node.queries is None else assembly.joined(ports["q"])
+    settings = (d, n, node.queries or 0, int(delta), int(scalar), RESETS.index(node.reset))
+    read = (alpha, beta, q, assembly.listed(v), assembly.listed(k))
+    columns["whole"] = assembly.whole_numbers(*settings, *read, *assembly.bitmap(d * n))
+    columns["state"] = assembly.reserve(assembly.states, f"{name}.{'M' if scalar else 'S'}", (d, n), LANES)
+    if scalar:
+        columns["held"] = assembly.reserve(assembly.states, f"{name}.A", (1 if delta else n,), LANES)
+    columns["spikes"] = assembly.reserve(assembly.spikes, name, (d, n))
+    columns["membranes"] = assembly.reserve(assembly.membranes, name, (d, n))
+    columns["tally"] = assembly.reserve(assembly.tallies, name, (len(TALLIES) if scalar else 2,))
+    columns["unit"] = assembly.unit()
+    if node.queries is None:
+        target, counter = assembly.events(d * n), assembly.counter(name)
+        assembly.emit(Op.MEMORY, d * n, list=target, counter=counter, **columns)
+        return Value(d * n, counter, events=target)
+    target = assembly.buffer(d * node.queries)
+    assembly.emit(Op.MEMORY, d * n, target=target, **columns)
+    return assembly.counted(name, target)

@@ -1,0 +1,76 @@
+"""What a run of a program writes: the room that one worker needs, and what it counted there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from unscan.compiler.ir import Array
+from unscan.runtime.executors.event.program import TALLIES, Place, Program, aligned
+
+
+class Performed(NamedTuple):
+    """Events of every counter, and what memories tallied."""
+
+    events: Array
+    tallies: Array
+
+    def of(self, place: Place) -> dict[str, int]:
+        """Return the tallies of one memory by their names."""
+        return dict(zip(TALLIES, map(int, place.of(self.tallies)), strict=False))
+
+
+class Workspace(NamedTuple):
+    """What one worker writes while it runs; kept between runs.
+
+    Attributes:
+        values, live (buffers x chunk): numbers, and whether a step's row may hold one that is not 0.
+        ids, sent (lists x chunk): neurons that fired, and how many.
+        pending: whether a membrane can fire, or is still to be reset, without input; whether the bitmap of a memory is
+            still to be built.
+        turns: the row of a delay line that holds its newest input.
+        firing: bitmaps of what may fire in memories.
+        entries: what fires in one memory at one step.
+        reached: membranes before the reset, and other numbers of one row.
+        counts: events of a sample. totals: those of all samples. tallies: likewise.
+    """
+
+    values: Array
+    live: Array
+    ids: Array
+    sent: Array
+    pending: Array
+    turns: Array
+    firing: Array
+    entries: Array
+    reached: Array
+    counts: Array
+    totals: Array
+    tallies: Array
+
+    @classmethod
+    def for_program(cls, program: Program) -> Workspace:
+        """Make the room that a program needs."""
+        sizes, code = program.sizes, program.code
+        return cls(
+            values=aligned(np.zeros(sizes.values, code.params.dtype)),
+            live=np.zeros(len(code.buffers) * code.chunk, np.uint8),
+            ids=np.zeros(sizes.ids, np.int32),
+            sent=np.zeros(len(code.lists) * code.chunk, np.int32),
+            pending=np.zeros(sizes.units, np.uint8),
+            turns=np.zeros(sizes.units, np.int64),
+            firing=np.zeros(sizes.firing, np.uint64),
+            entries=np.zeros(sizes.entries, np.int32),
+            reached=aligned(np.zeros(max(code.buffers[:, 1]), code.params.dtype)),
+            counts=aligned(np.zeros(sizes.counters, np.int32)),
+            totals=np.zeros(sizes.counters, np.int64),
+            tallies=np.zeros(sizes.tallies, np.int64),
+        )
+
+    def collect(self) -> Performed:
+        """Return what was counted since the last call."""
+        done = Performed(self.totals.copy(), self.tallies.copy())
+        self.totals[:] = 0
+        self.tallies[:] = 0
+        return done
