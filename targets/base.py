@@ -6,7 +6,7 @@ with `Unsupported`; `refusals` is that same emission with the refusals collected
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,10 +49,10 @@ class Target:
     refusals: Refusals
 
 
-def collect(graph: Graph, emit: Callable[[str], None]) -> dict[str, str]:
-    """Emit every node in data-flow order and return the reason of each that was refused."""
+def collect(order: Iterable[str], emit: Callable[[str], None]) -> dict[str, str]:
+    """Emit every node in the given order and return the reason of each that was refused."""
     refused: dict[str, str] = {}
-    for name in graph.order:
+    for name in order:
         try:
             emit(name)
         except Unsupported as reason:

@@ -16,10 +16,10 @@ import onnxruntime as ort
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Dialect, Graph
-from unscan.compiler.nodes import Input
+from unscan.compiler.nodes import SPIKING, Input, StoredMemory
 from unscan.compiler.spec import check
 from unscan.runtime.counts import Counts
-from unscan.runtime.executors.base import INTEGRATING, SPIKING, Execution, State, check_input, check_state
+from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.targets.onnx import Form, build
 
 ERRORS_ONLY = 3
@@ -107,15 +107,23 @@ class _Onnx:
         graph = self.graph
         events = {}
         for name in graph.order:
-            key = f"{name}.spikes" if f"{name}.spikes" in given else f"{name}.membrane"
-            value = given[key] if key in given else given[f"{name}.value"]
-            events[name] = np.count_nonzero(value, axis=(0, 1))
+            key = next(key for what in ("value", "spikes", "membrane") if (key := f"{name}.{what}") in given)
+            events[name] = np.count_nonzero(given[key], axis=(0, 1))
+        spikes = {name: given[f"{name}.spikes"] > 0 for name in graph.of(*SPIKING)}
+        tallies: dict[str, dict[str, int]] = {}
+        for name in graph.of(StoredMemory):
+            tallies[name] = {
+                what: int(given[f"{name}.{what}"].sum(dtype=np.int64))
+                for what in ("writes", "rescaled")
+                if f"{name}.{what}" in given
+            }
+            tallies[name]["fired"] = int(np.count_nonzero(spikes[name]))
         return Execution(
             outputs=given["y"],
-            spikes={name: given[f"{name}.spikes"] > 0 for name in graph.of(*SPIKING)},
-            membranes={name: given[f"{name}.membrane"] for name in graph.of(*INTEGRATING)},
+            spikes=spikes,
+            membranes={name: given[f"{name}.membrane"] for name in graph.membranes()},
             state=state,
-            counts=Counts(graph, events, steps=x.shape[0], samples=x.shape[1]),
+            counts=Counts(graph, events, steps=x.shape[0], samples=x.shape[1], tallies=tallies),
         )
 
 
@@ -218,6 +226,8 @@ class OnnxFile:
     def run(self, x: Array, state: State | None = None) -> tuple[dict[str, Array], State]:
         """Run the file on x, (B, ...) in the step form and (T, B, ...) in the scan form, from zeros where None.
 
+        Raises InvalidInput where x has another shape, or names a row that an embedding does not have.
+
         Returns:
             Every output that is not a state, by name (`y`, `node.spikes`, ...), and the next state.
         """
@@ -232,6 +242,12 @@ class OnnxFile:
             raise InvalidInput(
                 f"The ONNX file in {self.form} form got x of shape {x.shape}, wanted ({axes}, "
                 f"{', '.join(map(str, self.facts['input']['shape']))})."
+            )
+        rows = self.facts["input"].get("rows")
+        if rows is not None and not ((x == np.floor(x)) & (x >= 0) & (x < rows)).all():
+            raise InvalidInput(
+                f"The ONNX file takes whole numbers from 0 to {rows - 1}, which name rows of an embedding, and got "
+                f"numbers from {x.min():g} to {x.max():g}; check the vocabulary that x was encoded with."
             )
         batch = x.shape[wanted - len(self.facts["input"]["shape"]) - 1]
         kept = {

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from tests.foreign.running import run
-from tests.targets.networks import chain, drive, feed_forward, lif, weight
+from tests.targets.networks import DEPLOYED, chain, drive, feed_forward, lif, weight
+from tests.targets.test_nir_loops import looped_chains
 from unscan.compiler.frontends.nir import read_nir
 from unscan.compiler.ir import Graph, Kind
 from unscan.compiler.nodes import Flatten, Input, Linear, Output, Scale
@@ -45,6 +47,7 @@ CASES: dict[str, Callable[[], Graph]] = {
     "subtract-next": lambda: network(reset="subtract", phase="next", threshold=0.8137),
     "zero": lambda: network(reset="zero", threshold=0.8137),
     "per-channel": scaled,
+    **DEPLOYED,
 }
 for reset in ("none", "subtract", "zero"):
     CASES |= {
@@ -93,3 +96,25 @@ def test_a_readout_gives_the_same_numbers(ran, case):
     truths, given = ran
     assert all(spikes.any() for spikes in truths[case].spikes.values())
     np.testing.assert_allclose(given[case], truths[case].outputs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("framework", ["snntorch", "norse"])
+def test_ways_back_give_the_same_numbers(tmp_path, framework):
+    graphs: list[Graph] = []
+
+    @given(looped_chains())
+    @settings(max_examples=60, deadline=None, database=None, derandomize=True)
+    def collect(graph: Graph) -> None:
+        graphs.append(graph.astype(np.float32))
+
+    collect()
+    truths = {}
+    for i, graph in enumerate(graphs):
+        x = drive(graph, 60, 4).astype(np.float32)
+        emit(graph, tmp_path / f"{i}.nir")
+        np.save(tmp_path / f"{i}.x.npy", x)
+        truths[i] = Reference(graph).run(x, record=False).outputs
+    assert sum(graph.recurrent for graph in graphs) > 20
+    run(framework, f"run_{framework}.py", tmp_path)
+    for i, truth in truths.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{i}.y.npy"), truth, atol=1e-3, rtol=1e-3)

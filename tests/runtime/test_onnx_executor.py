@@ -6,7 +6,7 @@ import pytest
 from tests.targets.networks import chain, drive, feed_forward, lif, zoo
 from unscan.compiler.errors import DamagedFile, InvalidGraph, InvalidInput, Unsupported
 from unscan.compiler.ir import Edge, Graph
-from unscan.compiler.nodes import Activation, Input, LIFScan, Linear, Output, Scale
+from unscan.compiler.nodes import AssociativeMemory, Input, LIFScan, Linear, Output, Scale
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.executors.onnx import OnnxScan, OnnxStep, from_file
 from unscan.runtime.executors.reference import Reference
@@ -159,8 +159,13 @@ def test_a_parallel_graph_is_refused(executor):
 
 @executors
 def test_what_onnx_cannot_run_is_refused_by_name(executor):
-    graph = chain({"in": Input((4,)), "g": Activation("gelu"), "s": Scale(np.float64(1)), "out": Output()})
-    with pytest.raises(Unsupported, match="Activation 'g'.*float32"):
+    memory = AssociativeMemory(
+        threshold=np.float32(1), trained_reset="none", decay="scalar", bound=1e-60, queries=None
+    )
+    nodes = {"in": Input((4,)), "m": memory, "out": Output()}
+    ports = [Edge("in", "m", port) for port in memory.ports]
+    graph = Graph(nodes, [*ports, Edge("m", "out")])
+    with pytest.raises(Unsupported, match="AssociativeMemory 'm'.*bound"):
         executor(graph).run(drive(graph, 2))
 
 

@@ -5,43 +5,44 @@ import nir
 import numpy as np
 import pytest
 
-from tests.targets.networks import chain, feed_forward, lif, weight, zoo
+from tests.targets.networks import DEPLOYED, chain, diagonal, drive, feed_forward, lif, weight, zoo
+from tests.targets.walking import walk
 from unscan.compiler.errors import InvalidInput, Unsupported
-from unscan.compiler.ir import Edge, Graph
-from unscan.compiler.nodes import LI, Activation, BatchNorm, Flatten, Input, LIFScan, Linear, Output, Scale
-from unscan.targets.nir import DT, FORGETFUL, emit, encode, refusals
+from unscan.compiler.frontends.nir import read_nir
+from unscan.compiler.ir import Edge, Graph, Kind
+from unscan.compiler.nodes import (
+    GLU,
+    LI,
+    Activation,
+    AdaptiveLIF,
+    AssociativeMemory,
+    AvgPool2d,
+    BatchNorm,
+    Concatenate,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Embedding,
+    Flatten,
+    Input,
+    LayerNorm,
+    LIFScan,
+    Linear,
+    Multiply,
+    Output,
+    Reshape,
+    RMSNorm,
+    Scale,
+    SumPool2d,
+    TopK,
+)
+from unscan.runtime.executors.reference import Reference
+from unscan.targets.nir import DT, emit, encode, refusals
+from unscan.targets.nir_neurons import FORGETFUL
 
 
 def one(node, shape=(4,)):
     return chain({"in": Input(shape), "it": node, "out": Output()})
-
-
-def walk(written: nir.NIRGraph, x):
-    """Run a NIR graph of Linear and LIF as NIR's equations say, Euler with dt, in float64, in alphabetical order."""
-    order = sorted(written.nodes)
-    before = {name: np.zeros(written.nodes[name].output_type["output"]) for name in order}
-    voltages = {name: np.zeros_like(value) for name, value in before.items()}
-    outputs = []
-    for x_t in x:
-        now = {}
-        for name in order:
-            node = written.nodes[name]
-            fed = sum(
-                (now[a] if a in now else before[a] for a, b in written.edges if b == name), np.zeros(())
-            )
-            if isinstance(node, nir.Input):
-                now[name] = x_t
-            elif isinstance(node, nir.Linear | nir.Affine):
-                now[name] = node.weight.astype(np.float64) @ fed + getattr(node, "bias", 0)
-            elif isinstance(node, nir.LIF):
-                v = voltages[name] + DT / node.tau * (node.r * fed - voltages[name])
-                now[name] = (v > node.v_threshold).astype(np.float64)
-                voltages[name] = np.where(v > node.v_threshold, 0, v)
-            else:
-                now[name] = fed
-        before = now
-        outputs.append(now["output"])
-    return np.stack(outputs)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,6 @@ def walk(written: nir.NIRGraph, x):
 @pytest.mark.parametrize("beta", [0.0, 0.9, 1.0])
 @pytest.mark.parametrize("readout", [False, True])
 def test_the_equations_of_the_file_are_those_of_the_graph(reset, phase, gain, beta, readout):
-    from unscan.runtime.executors.reference import Reference
-
     if beta == 1 and gain == "1-beta":
         return
     graph = feed_forward(
@@ -69,6 +68,26 @@ def test_the_equations_of_the_file_are_those_of_the_graph(reset, phase, gain, be
     assert all(spikes.any() for spikes in truth.spikes.values())
     got = walk(encode(graph), x[:, 0])
     np.testing.assert_allclose(got, truth.outputs[:, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("case", DEPLOYED)
+def test_the_equations_of_every_other_node_are_those_of_the_graph(case):
+    graph = DEPLOYED[case]().astype(np.float64)
+    x = drive(graph, 63, 1)
+    truth = Reference(graph).run(x)
+    assert all(spikes.any() for spikes in truth.spikes.values())
+    np.testing.assert_allclose(walk(encode(graph), x[:, 0]), truth.outputs[:, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", DEPLOYED)
+def test_every_graph_that_is_written_comes_back(tmp_path: Path, case, dtype):
+    graph = DEPLOYED[case]().astype(dtype)
+    emit(graph, tmp_path / "model.nir")
+    again = read_nir(tmp_path / "model.nir")
+    assert again == graph
+    assert again.edges == graph.edges
+    nir.read(tmp_path / "model.nir")  # its own check of shapes
 
 
 def test_names_stand_in_data_flow_order():
@@ -130,12 +149,24 @@ def test_the_metadata_says_what_nir_cannot():
     }
 
 
+def adaptive_zero():
+    one_each = {name: np.asarray(0.5) for name in ("beta", "kappa", "rho", "threshold")}
+    return AdaptiveLIF(**one_each, reset="zero", trained_reset="none")
+
+
 REFUSED = {
     "per-channel threshold": (lif(threshold=[1.0, 2, 3, 4]), "run fold-threshold"),
     "per-channel decay": (lif(beta=[0.1, 0.2, 0.3, 0.4], reset="zero"), "restore-reset"),
     "zero, next": (lif(reset="zero", phase="next"), "run restore-reset with phase now"),
     "norm": (BatchNorm(*(np.ones(4) for _ in range(4))), "run fold-norm"),
     "activation": (Activation("relu"), "deploy with the target onnx"),
+    "layer norm": (LayerNorm(np.ones(4)), "train with BatchNorm"),
+    "rms norm": (RMSNorm(np.ones(4)), "train with BatchNorm"),
+    "glu": (GLU(), "no product of two signals"),
+    "top-k": (TopK(2), "compares one neuron with another"),
+    "adaptive, zero": (adaptive_zero(), "restore-reset with none or subtract"),
+    "long delay": (Delay(steps=np.asarray(600.0), shape=(4,), kind=Kind.REAL), "more than the 2048"),
+    "many modes": (diagonal(4, 300), "more than the 2048"),
     "parallel": (LIFScan(beta=np.float64(0.9), threshold=np.float64(1)), "run unroll"),
     "blurred decay": (lif(beta=1e-6, reset="zero"), "scales its threshold wrongly"),
     "no input": (lif(beta=1.0, reset="zero", gain="1-beta"), "shuts its input out"),
@@ -158,7 +189,11 @@ def test_what_cannot_be_said_is_refused_with_the_remedy(tmp_path: Path, case):
 def test_more_than_one_axis_is_refused_where_a_linear_would_stand_in():
     assert "one axis" in refusals(one(lif(reset="subtract"), (2, 2)))["it"]
     assert "one axis" in refusals(one(LI(beta=np.float64(0.5)), (2, 2)))["it"]
-    assert "flattens (2, 2)" in refusals(one(Flatten(), (2, 2)))["it"]
+    assert (
+        "one axis" in refusals(one(Delay(steps=np.asarray(2.0), shape=(2, 2), kind=Kind.REAL), (2, 2)))["it"]
+    )
+    assert "places of an image" in refusals(one(Scale(np.arange(4.0).reshape(1, 2, 2)), (3, 2, 2)))["it"]
+    assert refusals(one(lif(reset="subtract"), (3, 2, 2))) == {}
     assert refusals(one(lif(reset="zero"), (2, 2))) == {}
     assert refusals(one(Flatten())) == {}
 
@@ -166,7 +201,6 @@ def test_more_than_one_axis_is_refused_where_a_linear_would_stand_in():
 def test_every_refusal_is_listed_in_data_flow_order():
     assert list(refusals(zoo())) == [
         "scale in",
-        "flat",
         "norm",
         "lif0",
         "lif1",
@@ -187,6 +221,54 @@ def test_a_join_and_a_dead_end_are_refused():
     assert "adds a and b" in refusals(join)["out"]
     dead = Graph(nodes, [Edge("in", "a"), Edge("in", "b"), Edge("a", "out")])
     assert refusals(dead) == {"b": "it does not lead to the output; run prune-dead"}
+
+
+@pytest.mark.parametrize("node", [AssociativeMemory, Multiply, Concatenate])
+def test_nodes_of_several_ports_are_refused_for_what_they_are(node):
+    settings = {
+        AssociativeMemory: {"threshold": np.float64(1), "trained_reset": "none"},
+        Multiply: {},
+        Concatenate: {"parts": 2},
+    }
+    it = node(**settings[node])
+    edges = [Edge("in", "it", port) for port in it.ports]
+    graph = Graph({"in": Input((4,)), "it": it, "out": Output()}, [*edges, Edge("it", "out")])
+    assert list(refusals(graph)) == ["it"]
+    assert "deploy with the target onnx" in refusals(graph)["it"]
+    assert "adds" not in refusals(graph)["it"]
+
+
+WINDOWS = {
+    "kernel": (Conv2d(weight=np.ones((1, 2, 3, 2))), "3 x 2"),
+    "padding": (Conv2d(weight=np.ones((1, 2, 3, 3)), padding=(1, 1, 0, 0)), "pads both sides alike"),
+    "pool": (SumPool2d(kernel=(1, 2), stride=1), "1 x 2"),
+}
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+def test_windows_that_nir_cannot_hold_are_refused(case):
+    node, reason = WINDOWS[case]
+    assert reason in refusals(one(node, (2, 5, 5)))["it"]
+
+
+def test_a_convolution_over_one_axis_an_index_and_a_reshape_are_refused():
+    assert "Conv2d" in refusals(one(Conv1d(weight=np.ones((1, 2, 3))), (2, 5)))["it"]
+    assert "only flatten" in refusals(one(Reshape((2, 2))))["it"]
+    assert refusals(one(Reshape((4,)), (2, 2))) == {}
+    graph = chain({"in": Input((1,), Kind.INDEX), "it": Embedding(np.ones((3, 4))), "out": Output()})
+    assert "feed the rows themselves" in refusals(graph)["it"]
+
+
+def test_groups_become_one_and_pools_convolutions():
+    rng = np.random.default_rng(0)
+    conv = Conv2d(weight=rng.normal(size=(4, 2, 3, 3)), groups=2)
+    (written,) = (n for n in encode(one(conv, (4, 5, 5))).nodes.values() if isinstance(n, nir.Conv2d))
+    assert written.groups == 1
+    np.testing.assert_array_equal(written.weight[2:, 2:], conv.weight[2:])
+    assert not written.weight[2:, :2].any()
+    pool = AvgPool2d(kernel=2, stride=2)
+    (written,) = (n for n in encode(one(pool, (3, 4, 4))).nodes.values() if isinstance(n, nir.Conv2d))
+    np.testing.assert_array_equal(written.weight.sum(axis=(2, 3)), np.eye(3))
 
 
 def test_a_scale_is_a_diagonal_linear():

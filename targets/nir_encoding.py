@@ -1,0 +1,244 @@
+"""A graph while it is written as NIR: primitives, edges, the ways back, and our own document of it.
+
+A Delay that closes a loop is no primitive. NIR adds what comes back to what goes forward, a step late, so the edge into
+the node where the two meet is the delay: what stands between Delay and that node is written behind what feeds the
+Delay. That is the same as long as it gives 0 for 0, which is what frameworks take for the first step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any
+
+import networkx as nx
+import nir
+import numpy as np
+
+from unscan.compiler.errors import Unsupported
+from unscan.compiler.frontends.nir import FORMAT
+from unscan.compiler.ir import Array, Graph, Node
+from unscan.compiler.nodes import Delay, Input, Linear, Output
+from unscan.targets.base import facts, no_rule, producer_version
+
+DT = 1e-4
+"""Seconds per step: what snnTorch assumes, and what norse is to be given."""
+ROWS = 2048
+"""Rows of the largest matrix that stands in for states: 32 MB in float64."""
+DEPLOY = "deploy with the target onnx"
+
+
+class Encoding:
+    """The primitives of a graph while they are written.
+
+    Attributes:
+        order: the nodes as they are written; what feeds a Delay of a loop stands before it.
+        leaves: node -> the primitive that its output leaves.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.primitives: dict[str, Any] = {}
+        self.leaves: dict[str, str] = {}
+        self.reaching = {
+            name for sink in graph.of(Output) for name in (sink, *nx.ancestors(graph.topology, sink))
+        }
+        self._forward: list[tuple[str, str]] = []
+        self._back: list[tuple[str, str]] = []
+        self._sums: dict[str, str] = {}
+        self._paths: dict[str, tuple[str, ...]] = {}
+        self._meets: dict[str, str] = {}
+        self._hopeless: dict[str, str] = {}
+        self.order = self._trace()
+        self._behind = {name for path in self._paths.values() for name in path}
+        self._now = self._forward
+        self._digits = len(str(12 * len(graph.nodes)))
+        self._written = 0
+
+    @property
+    def edges(self) -> list[tuple[str, str]]:
+        """The edges, those of the ways back first: norse takes what it ran last for the output."""
+        return [*self._back, *self._forward]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return what leaves a node at one step."""
+        return self.graph.signals[name].shape
+
+    def fed(self, name: str) -> tuple[int, ...]:
+        """Return what arrives at a node of one port at one step."""
+        return self.graph.inputs(name)["x"].shape
+
+    def lag(self, node: Delay, name: str) -> Array:
+        """Return the steps of a Delay that no edge back stands for."""
+        return np.broadcast_to(node.steps, node.shape).astype(np.int64) - (name in self._paths)
+
+    def add(self, primitive: Any, role: str, fed_by: str) -> str:
+        """Write a primitive, fed by another, under the next name in order, and return that name."""
+        name = f"n{self._written:0{self._digits}d}_{role}"
+        self._written += 1
+        self.primitives[name] = primitive
+        self.connect(fed_by, name)
+        return name
+
+    def connect(self, source: str, target: str) -> None:
+        """Write an edge."""
+        self._now.append((source, target))
+
+    def diagonal(self, values: Array, shape: tuple[int, ...]) -> Any:
+        """Return the primitive that multiplies each neuron by its own number: a Linear, a Conv2d for an image."""
+        full = np.broadcast_to(values, shape)
+        if len(shape) == 1:
+            return nir.Linear(weight=np.diag(full).astype(self.graph.dtype))
+        if len(shape) != 3:
+            raise Unsupported(
+                f"its signal has shape {shape}, and without a NIR primitive for it a Linear over one axis stands in, "
+                "or a Conv2d over an image; put a Flatten before it in the model"
+            )
+        if np.any(full != full[:, :1, :1]):
+            raise Unsupported(
+                "its numbers differ between the places of an image, which no NIR primitive that frameworks share can "
+                "say; put a Flatten before it in the model"
+            )
+        return self.conv2d(np.diag(full[:, 0, 0])[:, :, None, None], shape)
+
+    def conv2d(
+        self, weight: Array, shape: tuple[int, ...], bias: Array | None = None, **settings: Any
+    ) -> Any:
+        """Return the NIR Conv2d over an image of a shape; it must have a bias."""
+        defaults: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+        return nir.Conv2d(
+            input_shape=shape[1:],
+            weight=weight if weight.dtype == self.graph.dtype else weight.astype(self.graph.dtype),
+            bias=np.zeros(len(weight), self.graph.dtype) if bias is None else bias,
+            groups=1,
+            **(defaults | settings),
+        )
+
+    def emit(self, name: str) -> None:
+        """Write one node. Raises Unsupported with the reason."""
+        if name in self._hopeless:
+            raise Unsupported(self._hopeless[name])
+        node = self.graph.nodes[name]
+        sources = [edge.source for edge in self.graph.into(name) if self._meets.get(edge.source) != name]
+        if len(sources) > 1 and len(node.ports) == 1:
+            raise Unsupported(
+                f"it adds {' and '.join(sources)}, and norse runs a branch that joins again wrongly; no pass removes "
+                f"a join, so {DEPLOY}, or train without it"
+            )
+        if name not in self.reaching:
+            raise Unsupported("it does not lead to the output; run prune-dead")
+        x = self.leaves.get(sources[0], "input") if sources else ""
+        if name in self._meets.values() and len(node.ports) == 1:
+            x = self._sums[name] = self.add(self.diagonal(np.ones(()), self.fed(name)), "sum", x)
+        self._now = self._back if name in self._behind else self._forward
+        self.leaves[name] = emit_node(node, self, name, x)
+        if name in self._meets:
+            self._return(name, node)
+        self._now = self._forward
+
+    def _return(self, name: str, node: Node) -> None:
+        leaf, meets = self.leaves[name], self._sums.get(self._meets[name])
+        if meets is None:
+            return
+        if (leaf, meets) in self._back:
+            raise Unsupported(
+                "it adds a signal that comes back twice; write a Scale where it is to be doubled"
+            )
+        self.connect(leaf, meets)
+        if isinstance(node, Linear) and node.bias is not None:
+            held = self.primitives[meets]
+            bias = node.bias + getattr(held, "bias", np.zeros_like(node.bias))
+            self.primitives[meets] = nir.Affine(weight=held.weight, bias=bias)
+
+    def comes_back(self, name: str) -> bool:
+        """Say whether a node is the last of a way back, whose bias belongs to the node where it meets the rest."""
+        return name in self._meets
+
+    def _trace(self) -> tuple[str, ...]:
+        """Find the ways back and return the order that follows from them."""
+        nodes = self.graph.nodes
+        self._paths = {name: path for name in delays_in_loops(self.graph) if (path := self._follow(name))}
+        for inner in [name for path in self._paths.values() for name in path[1:] if name in self._paths]:
+            del self._paths[inner]
+        for path in self._paths.values():
+            self._meets[path[-1]] = self.graph.out_of(path[-1])[0].target
+            last = path[-1] if isinstance(nodes[path[-1]], Linear) else None
+            biased = [
+                name for name in path if name != last and getattr(nodes[name], "bias", None) is not None
+            ]
+            if biased:
+                self._hopeless[path[0]] = (
+                    f"the bias of {biased[0]}, behind it, would be missing in the first step; {DEPLOY}"
+                )
+        cut = nx.DiGraph(self.graph.topology)
+        cut.remove_edges_from(self._meets.items())
+        rank = {name: i for i, name in enumerate(nodes)}
+        try:
+            return tuple(nx.lexicographical_topological_sort(cut, key=rank.__getitem__))
+        except nx.NetworkXUnfeasible:
+            for name in delays_in_loops(self.graph):
+                if name not in self._paths:
+                    self._hopeless[name] = (
+                        "its loop has no single way from a Delay back to one node that the input reaches, too, as an "
+                        f"edge back of NIR is; {DEPLOY}"
+                    )
+            return self.graph.order
+
+    def _follow(self, start: str) -> tuple[str, ...]:
+        """Return the nodes from a Delay to the last before what else the input reaches; none where they branch."""
+        path = [start]
+        while len(feeding := self.graph.out_of(path[-1])) == 1:
+            target = feeding[0].target
+            if len(self.graph.into(target)) > 1:
+                (source,) = self.graph.of(Input)
+                without = nx.restricted_view(self.graph.topology, [start], [])
+                return tuple(path) if nx.has_path(without, source, target) else ()
+            if target in path:
+                break
+            path.append(target)
+        return ()
+
+    def document(self) -> tuple[str, dict[str, Array]]:
+        """Return our graph as JSON, and the arrays that stand in no primitive."""
+        arrays: dict[str, Array] = {}
+        places: dict[str, Mapping[str, Any]] = {}
+        for name, node in self.graph.nodes.items():
+            held = self.primitives[self.leaves[name]]
+            found: dict[str, Any] = {}
+            for field, value in node.arrays():
+                if getattr(held, field, None) is value:
+                    found[field] = {"primitive": self.leaves[name], "field": field}
+                else:
+                    key = f"a{len(arrays)}"
+                    arrays[key] = value.reshape(-1)
+                    found[field] = {"array": key, "shape": value.shape}
+            places[name] = found
+        nodes = [[name, type(node).__name__, node.settings()] for name, node in self.graph.nodes.items()]
+        known = facts(self.graph) | {
+            "format": FORMAT,
+            "producer": f"unscan {producer_version()}",
+            "dt": DT,
+            "nodes": nodes,
+            "edges": self.graph.edges,
+            "arrays": places,
+            "primitives": self.leaves,
+        }
+        return json.dumps(known), arrays
+
+
+def delays_in_loops(graph: Graph) -> list[str]:
+    """Return the Delays that feed themselves."""
+    loops = {
+        name
+        for part in nx.strongly_connected_components(graph.topology)
+        for name in part
+        if len(part) > 1 or graph.topology.has_edge(name, name)
+    }
+    return [name for name in graph.of(Delay) if name in loops]
+
+
+@singledispatch
+def emit_node(node: Node, to: Encoding, name: str, x: str) -> str:
+    """Write the primitives of one node that the primitive x feeds and return the one that its output leaves."""
+    raise no_rule(node)
