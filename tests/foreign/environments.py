@@ -1,7 +1,8 @@
 """Make the environments of other frameworks, one each under .envs/, from tests/foreign/requirements/*.txt.
 
 `python tests/foreign/environments.py [NAME ...]` makes those that are missing or whose requirements changed.
-Some frameworks cannot share one environment with unscan or with each other.
+Some frameworks cannot share one environment with unscan or with each other. A line `--no-deps NAME==VERSION` installs
+a framework without what it asks for, where that would bring another torch or what no test needs.
 """
 
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = HERE.parent.parent / ".envs"
+ALONE = "--no-deps "
 NAMES = sorted(path.stem for path in (HERE / "requirements").glob("*.txt"))
 
 
@@ -29,9 +31,13 @@ def make(name: str) -> None:
     print(f"making .envs/{name}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", ENVIRONMENTS / name], check=True)
     pip = [python(name), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    lines = _requirements(name).read_text().split()
-    subprocess.run([*pip, *(line for line in lines if line.startswith("torch=="))], check=True)
-    subprocess.run([*pip, "-r", _requirements(name)], check=True)
+    lines = _requirements(name).read_text().splitlines()
+    alone = [line.removeprefix(ALONE) for line in lines if line.startswith(ALONE)]
+    together = [line for line in lines if not line.startswith(ALONE)]
+    subprocess.run([*pip, *(line for line in together if line.startswith("torch=="))], check=True)
+    subprocess.run([*pip, *together], check=True)
+    if alone:
+        subprocess.run([*pip, "--no-deps", *alone], check=True)
     (ENVIRONMENTS / name / "installed").write_text(_requirements(name).read_text())
 
 
