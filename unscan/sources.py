@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Graph, Kind
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from unscan.compiler.nodes.neurons import Phase, Reset
     from unscan.trainer.run import Run
 
 
@@ -46,17 +50,84 @@ def traced(run: Run) -> Graph:
     return trace(run.model, np.zeros((1, 1, first.in_features), np.float32), kind=Kind(run.kind), meta=meta)
 
 
-def read_graph(path: Path, *, dt: float | None = None) -> Graph:
-    """Return the graph that a path names: a run's folder (traced), a `.unscan` file or a `.nir` file."""
-    if path.is_dir():
-        return traced(read_run(path))
-    if path.suffix == ".nir":
+def read_graph(
+    path: Path,
+    *,
+    weights: Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    shape: tuple[int, ...] | None = None,
+    kind: Kind | str | None = None,
+    stepwise: bool = False,
+    output: int | None = None,
+    dt: float | None = None,
+    nir_dialect: str | None = None,
+    nir_reset: Reset | None = None,
+    nir_phase: Phase | None = None,
+) -> Graph:
+    """Return the graph that a path names.
+
+    Args:
+        path: a run's folder (traced), a `.unscan` file, a `.nir` file, or FILE.py:NAME, a class in a Python file,
+            which is run (see `unscan.compiler.frontends.load`).
+        weights, arguments, shape, stepwise, output: of a class in a Python file.
+        kind: what the input carries, of such a class, or of a `.nir` file of others.
+        dt, nir_dialect, nir_reset, nir_phase: of a `.nir` file of others (see `unscan.compiler.frontends.nir`).
+
+    Raises:
+        InvalidInput: an option that the kind of source does not take, or what the reader of it raises.
+    """
+    of_module = {
+        "weights": weights, "arguments": arguments or None, "shape": shape, "stepwise": stepwise or None,
+        "output": output, "kind": kind,
+    }  # fmt: skip
+    of_nir = {"dt": dt, "dialect": nir_dialect, "reset": nir_reset, "phase": nir_phase, "kind": kind}
+    taken: dict[str, Any] = {}
+    if is_source(path):
+        taken = of_module
+    elif path.suffix == ".nir" and not path.is_dir():
+        taken = of_nir
+    for name, value in (of_module | of_nir).items():
+        if value is not None and name not in taken:
+            raise InvalidInput(
+                f"Got {name}={value}, which {path} does not take: weights, arguments, shape, stepwise and output are "
+                "for a class in a Python file, FILE.py:NAME; dt, dialect, reset, phase are for .nir files of others; "
+                "kind is for both."
+            )
+    said: dict[str, Any] = {name: value for name, value in taken.items() if value is not None}
+    if taken is of_module:
+        from unscan.compiler.frontends.load import load_graph
+
+        return load_graph(path, **said)
+    if taken is of_nir:
         from unscan.compiler.frontends.nir import read_nir
 
-        return read_nir(path, dt=dt)
+        return read_nir(path, **said)
+    if path.is_dir():
+        return traced(read_run(path))
     from unscan.compiler.storage import load
 
     return load(path)
+
+
+def read_model(
+    path: Path, *, weights: Path | None = None, arguments: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Return the torch module that a path names: a run's folder, or FILE.py:NAME, a class in a Python file."""
+    if is_source(path):
+        from unscan.compiler.frontends.load import load_model
+
+        return load_model(path, weights, arguments)
+    if weights is not None or arguments:
+        raise InvalidInput(
+            f"Got weights or arguments for {path}; they are for a class in a Python file, FILE.py:NAME."
+        )
+    return read_run(path).model
+
+
+def is_source(path: Path) -> bool:
+    """Say whether a path names a class in a Python file, FILE.py:NAME."""
+    file, _, _ = str(path).rpartition(":")
+    return file.endswith(".py") or path.suffix == ".py"
 
 
 def read_samples(

@@ -10,14 +10,24 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from unscan.compiler.errors import Unsupported
-from unscan.compiler.ir import Edge, Graph, Node
+from unscan.compiler.ir import Edge, Graph, Kind, Node, Signal
 from unscan.compiler.nodes import Scale
 
 Value = tuple[str, ...]
 """Nodes whose outputs add up to a signal."""
 
-Axes = Literal["sequence", "step"]
-"""What stands before the neurons of a tensor: (T, B), a whole sequence; or (B,), one step."""
+Axes = Literal["sequence", "folded", "step"]
+AXES: dict[Axes, str] = {
+    "sequence": "a whole sequence, (T, B, ...)",
+    "folded": "a sequence with time and batch folded into one axis, (T B, ...)",
+    "step": "one step, (B, ...)",
+}
+"""What stands before the neurons of a tensor."""
+REMEDIES: dict[Axes, str] = {
+    "sequence": "call it on the sequence, outside of the loop over the steps",
+    "folded": "fold it with x.flatten(0, 1), and unfold what comes out with .unflatten(0, (T, B))",
+    "step": "call it in a loop over the steps",
+}
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,10 @@ class Builder:
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
         self.notes: list[str] = []
+        self._signals: dict[str, Signal] = {}
         self.axes: Axes | None = None
         self.wanted: frozenset[int] = frozenset({0})
-        self.expected: Axes | None = None
+        self.expected: tuple[Axes, ...] = ()
 
     def add(self, name: str, node: Node, *values: Value, **ports: Value) -> Value:
         """Add a node and return what leaves it.
@@ -66,18 +77,40 @@ class Builder:
                 (fed,) = self.add(f"{source}_times_{times}", Scale(self.number(times)), (source,))
             self.edges.append(Edge(fed, name, port))
 
+    def signal(self, value: Value) -> Signal:
+        """Return what a value carries: its kind, and the shape of a step."""
+        into: dict[str, dict[str, Value]] = {name: {} for name in self.nodes}
+        for source, target, port in self.edges:
+            into[target][port] = (*into[target].get(port, ()), source)
+        for name, node in self.nodes.items():
+            if node.delays:
+                self._signals[name] = node.signal({})
+            elif name not in self._signals:
+                self._signals[name] = node.signal({p: self._added(v) for p, v in into[name].items()})
+        return self._added(value)
+
+    def _added(self, value: Value) -> Signal:
+        parts = [self._signals[name] for name in value]
+        if len(parts) == 1:
+            return parts[0]
+        kind = Kind.REAL if any(part.kind is Kind.REAL for part in parts) else Kind.GRADED
+        return Signal(kind, parts[0].shape)
+
     def number(self, value: Any) -> Any:
         """Return a constant in the format of the graph."""
         return np.asarray(value, self.dtype)
 
-    def expects(self, axes: Axes) -> None:
-        """Raise Unsupported unless the module at hand is handed a whole sequence, or one step, as it needs it."""
-        self.expected = axes
-        if self.axes not in (axes, None):
-            whole, one = "a whole sequence (T, B, ...)", "one step (B, ...)"
-            got, wanted = (one, whole) if axes == "sequence" else (whole, one)
-            remedy = "call it on the sequence" if axes == "sequence" else "call it in a loop over the steps"
-            raise Unsupported(f"a module that takes {wanted}, and it is handed {got}; {remedy}")
+    def expects(self, *wanted: Axes) -> None:
+        """Say in which of the forms of `AXES` the module at hand takes its input.
+
+        Raises Unsupported, as a clause "the module 'name' is ...", where it is handed another.
+        """
+        self.expected = wanted
+        if self.axes is not None and self.axes not in wanted:
+            raise Unsupported(
+                f"handed {AXES[self.axes]}, and it takes {' or '.join(AXES[axes] for axes in wanted)}; "
+                f"{REMEDIES[wanted[0]]}"
+            )
 
     def graph(self, *, history: tuple[str, ...] = (), meta: Mapping[str, Any] | None = None) -> Graph:
         """Return the graph. Its history ends with the notes that were taken."""

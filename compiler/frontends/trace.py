@@ -1,238 +1,35 @@
-"""Read a torch module: `torch.fx` finds what feeds what, and each module or function becomes its node.
+"""Read a torch model: it is run on a small sample, and what it calls on what becomes a graph.
 
-The module takes (T, B, ...) and is traced with our neurons as leaves. What cannot be said in the IR is refused
-with its name: nothing is skipped but what does nothing at inference (Dropout, Identity).
+A model takes sequences (T, B, ...) and is made of modules that do too; or it loops over the steps, calling modules
+that take one step and their state, and stacks what comes out; or it is one step itself (`stepwise`). A loop is read
+as one step, once every step is seen to be wired like the first and every state to come from the step before.
+
+The model is run twice, on samples of different T, B and numbers, and must give the same graph: what depends on the
+length, the batch or the numbers is no model of steps. Nothing is skipped but what does nothing at inference (Dropout,
+Identity).
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sequence
-from functools import singledispatch
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import nn
 
-from unscan.compiler.errors import InvalidInput, Unsupported
-from unscan.compiler.ir import Array, Dialect, Edge, Graph, Kind, Node
-from unscan.compiler.nodes import (
-    Activation,
-    BatchNorm,
-    Flatten,
-    Input,
-    LIConvolution,
-    LIFConvolution,
-    LIFScan,
-    Linear,
-    Output,
-    Scale,
-)
+from unscan.compiler.errors import InvalidInput, UnscanError, Unsupported
+from unscan.compiler.frontends.builder import Builder, Value
+from unscan.compiler.frontends.modules import RULES, load_rules, rest, rule_class, typical
+from unscan.compiler.frontends.recorder import Origin, Recorder, Watched, first_line, leaves
+from unscan.compiler.frontends.walk import Walk
+from unscan.compiler.ir import Array, Graph, Kind, Node
+from unscan.compiler.nodes import Input
 from unscan.compiler.spec import check
-from unscan.trainer.dropout import SequenceDropout
-from unscan.trainer.neurons import S4D, Leaky, LeakyIntegrator, LinearLeaky, SpikingSSM, StateLeaky
-from unscan.trainer.neurons.base import Neuron
-from unscan.trainer.norm import SequenceBatchNorm
 
-Chain = Sequence[tuple[str, Node]]
-"""What one module becomes: nodes, each fed by the one before, with the ending of their name."""
-
-
-@singledispatch
-def nodes_of(module: nn.Module) -> Chain:
-    """Return the nodes that a leaf module becomes. Raises Unsupported for a module that has no node."""
-    raise Unsupported(
-        f"a {type(module).__module__}.{type(module).__name__}, and there is no node for it; supported are "
-        f"{', '.join(sorted(LEAVES))}, residual adds, products with a number, and modules made of these"
-    )
-
-
-@nodes_of.register(nn.Identity)
-@nodes_of.register(nn.Dropout)
-@nodes_of.register(SequenceDropout)
-def _(module: nn.Module) -> Chain:
-    return []
-
-
-@nodes_of.register
-def _(module: nn.Linear) -> Chain:
-    return [("", Linear(array(module.weight), None if module.bias is None else array(module.bias)))]
-
-
-@nodes_of.register
-def _(module: nn.Flatten) -> Chain:
-    if module.start_dim != 2 or module.end_dim != -1:
-        raise Unsupported(
-            f"nn.Flatten({module.start_dim}, {module.end_dim}), which joins time or batch with the neurons of a "
-            "(T, B, ...) sequence; use nn.Flatten(2)"
-        )
-    return [("", Flatten())]
-
-
-@nodes_of.register
-def _(module: SequenceBatchNorm) -> Chain:
-    norm = module.norm
-    arrays = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    weight, bias, mean, variance = (array(cast(torch.Tensor, tensor)) for tensor in arrays)
-    return [("", BatchNorm(weight, bias, mean, variance, norm.eps))]
-
-
-@nodes_of.register
-def _(module: nn.GELU) -> Chain:
-    if module.approximate != "none":
-        raise Unsupported("nn.GELU(approximate='tanh'); the exact one, nn.GELU(), is supported")
-    return [("", Activation("gelu"))]
-
-
-@nodes_of.register
-def _(module: nn.ReLU) -> Chain:
-    return [("", Activation("relu"))]
-
-
-@nodes_of.register
-def _(module: nn.Sigmoid) -> Chain:
-    return [("", Activation("sigmoid"))]
-
-
-@nodes_of.register
-def _(module: nn.Tanh) -> Chain:
-    return [("", Activation("tanh"))]
-
-
-@nodes_of.register
-def _(module: nn.SiLU) -> Chain:
-    return [("", Activation("silu"))]
-
-
-@nodes_of.register
-def _(module: Leaky) -> Chain:
-    return [("", LIFScan(**settings_of(module, "reset", "phase", "fires", "gain")))]
-
-
-@nodes_of.register
-def _(module: StateLeaky) -> Chain:
-    return [("", LIFConvolution(reset="none", **settings_of(module, "fires", "gain")))]
-
-
-@nodes_of.register
-def _(module: LinearLeaky) -> Chain:
-    return [
-        (f".{part}{ending}", node)
-        for part in ("linear", "neuron")
-        for ending, node in nodes_of(getattr(module, part))
-    ]
-
-
-@nodes_of.register
-def _(module: LeakyIntegrator) -> Chain:
-    return [("", LIConvolution(**settings_of(module, "gain")))]
-
-
-def settings_of(neuron: Leaky | StateLeaky | LeakyIntegrator, *names: str) -> dict[str, Any]:
-    """Return a neuron's numbers as arrays, and its settings of the given names."""
-    numbers = [name for name in ("beta", "threshold") if hasattr(neuron, name)]
-    return {name: array(getattr(neuron, name)) for name in numbers} | {n: getattr(neuron, n) for n in names}
-
-
-LEAVES = {kind.__name__: kind for kind in nodes_of.registry if kind is not object}
-
-
-def array(tensor: torch.Tensor) -> Array:
-    """Return a tensor's numbers as numpy, in its own format; half precision becomes float32."""
-    tensor = tensor.detach().cpu()
-    return (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy()
-
-
-FUNCTIONS: dict[Any, str] = {
-    torch.relu: "relu",
-    nn.functional.relu: "relu",
-    "relu": "relu",
-    torch.sigmoid: "sigmoid",
-    nn.functional.sigmoid: "sigmoid",
-    "sigmoid": "sigmoid",
-    torch.tanh: "tanh",
-    nn.functional.tanh: "tanh",
-    "tanh": "tanh",
-    nn.functional.silu: "silu",
-}
-ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
-PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
-FLATTENS = (torch.flatten, "flatten")
-DROPOUTS = (nn.functional.dropout,)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = (
-            *LEAVES.values(),
-            Neuron,
-            S4D,
-            SpikingSSM,
-        )  # also those that have no node, to be refused by name
-        return isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
-
-
-class _Reader:
-    """Walks a traced module; a value is the list of nodes whose outputs add up to it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.modules = dict(model.named_modules())
-        wide = any(p.dtype == torch.float64 for p in model.parameters())
-        self.dtype = np.float64 if wide else np.float32
-        self.nodes: dict[str, Node] = {}
-        self.edges: list[Edge] = []
-        self.values: dict[fx.Node, tuple[str, ...]] = {}
-
-    def append(self, name: str, node: Node, sources: tuple[str, ...]) -> tuple[str, ...]:
-        unique, number = name, 1
-        while unique in self.nodes:
-            number += 1
-            unique = f"{name}_{number}"
-        self.nodes[unique] = node
-        for source in dict.fromkeys(sources):
-            times = sources.count(source)
-            if times > 1:
-                (source,) = self.append(
-                    f"{source}_times_{times}", Scale(np.asarray(times, self.dtype)), (source,)
-                )
-            self.edges.append(Edge(source, unique))
-        return (unique,)
-
-    def call(self, node: fx.Node) -> tuple[str, ...]:
-        operands = [a for a in node.args if isinstance(a, fx.Node)]
-        if node.op == "call_module":
-            where = f"the module {node.target!r}"
-            if len(node.args) != 1 or node.kwargs or len(operands) != 1:
-                raise Unsupported(
-                    f"{where} is called with {len(node.args)} arguments and {dict(node.kwargs)}; call it with the "
-                    "sequence alone, as state, membranes and other options are not part of the deployed graph."
-                )
-            value = self.values[operands[0]]
-            try:
-                chain = nodes_of(self.modules[str(node.target)])
-            except Unsupported as fault:
-                raise Unsupported(f"{where} is {fault}.") from None
-            for ending, made in chain:
-                value = self.append(f"{node.target}{ending}", made, value)
-            return value
-        numbers = [a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
-        if node.target in ADDS and len(operands) == 2 and not node.kwargs:
-            return self.values[operands[0]] + self.values[operands[1]]
-        if node.target in PRODUCTS and len(operands) == len(numbers) == 1 and not node.kwargs:
-            return self.append(node.name, Scale(np.asarray(numbers[0], self.dtype)), self.values[operands[0]])
-        if node.target in FUNCTIONS and len(operands) == 1 and len(node.args) == 1:
-            function = cast(Any, FUNCTIONS[node.target])
-            return self.append(node.name, Activation(function), self.values[operands[0]])
-        if node.target in FLATTENS and node.args[1:] == (2,) and not node.kwargs:
-            return self.append(node.name, Flatten(), self.values[operands[0]])
-        if node.target in DROPOUTS:
-            return self.values[operands[0]]
-        raise Unsupported(
-            f"The model's forward uses {getattr(node.target, '__name__', node.target)} on {node.args} "
-            f"({node.op}), which has no node; use the supported modules ({', '.join(sorted(LEAVES))}), residual "
-            "adds, and products with a number."
-        )
+SAMPLES = ((2, 3), (3, 2))
+"""T and B of the two runs."""
 
 
 def trace(
@@ -240,58 +37,278 @@ def trace(
     sample: torch.Tensor | Array,
     *,
     kind: Kind | str | None = None,
+    stepwise: bool = False,
+    output: int | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Graph:
-    """Read a torch module into a parallel graph.
+    """Read a torch module into a graph: parallel where its modules take sequences, iterative where they step.
 
     Args:
-        model: takes (T, B, ...) and returns (T, B, ...); BatchNorm is read as it runs at inference.
-        sample: an input (T, B, ...), for the shape of a step.
-        kind: what the input carries, "spike" (0 or 1) or "real"; None: spike where the sample is bool, else real.
-        meta: facts to keep with the graph.
+        model: takes (T, B, ...) and returns (T, B, ...), or with `stepwise` (B, ...) and (B, ...), its states hidden
+            in its modules. Numbers are read as they are used at inference; the model is left as it was.
+        sample: an input (T, B, ...), or indices (T, B) or (T, B, 1), for the shape of a step; also where `stepwise`.
+        kind: what the input carries, "spike" (0 or 1), "graded", "real" or "index"; None: spike where the sample is
+            bool, index where it holds whole numbers of shape (T, B), else real.
+        stepwise: whether the forward is one step, and is called once for each.
+        output: which one is the output where the forward returns several; None: the first, if it is a tuple.
+        meta: facts to keep with the graph. `stepwise` and `output` are added to them where they were needed.
 
     Raises:
-        Unsupported: a module or function that has no node, by name.
+        Unsupported: a module or function that has no node, by name and line of the user's file; steps of a loop that
+            differ.
         InvalidInput: a sample that is no (T, B, ...) sequence, or a forward that depends on its input's values.
         InvalidGraph: shapes that do not fit, or parameters that are not finite, by name.
     """
+    shape, kind = _step_shape(sample, kind)
+    load_rules(model)
+    whole = as_container(model)
+    run: nn.Module = Stepwise(whole) if stepwise else whole
+    wide = typical(model).dtype == torch.float64 or any(p.dtype == torch.float64 for p in model.parameters())
+    known: dict[str, Any] = {"stepwise": True} if stepwise else {}
+    if output is not None:
+        known["output"] = output
+    first: Graph | None = None
+    for steps, batch in SAMPLES:
+        to = _Comparing(first) if first else Builder(np.float64 if wide else np.float32)
+        x = _sample(whole, (steps, batch, *shape), kind, zero=first is None)
+        with untouched(whole) as changed:
+            rest(whole)
+            recorder = Recorder(whole, is_leaf)
+            watched = recorder.input(x)
+            result = _recorded(run, recorder, watched)
+            _refuse_kept(whole)
+            called = {call.target for call in recorder.calls if call.is_module}
+            hidden = {module for module in called if any(changed(part) for part in module.modules())}
+        origin = _chosen(result, output, type(model).__name__)
+        to.add("input", Input(shape or (1,), kind))
+        walk = Walk(recorder, hidden, to, steps, batch, shape)
+        walk.output(origin)
+        if isinstance(to, _Comparing):
+            to.finish()
+        else:
+            first = to.graph(meta={**known, **(meta or {})})
+    assert first is not None
+    return check(first, where=f"The traced {type(model).__name__}")
+
+
+def as_container(model: nn.Module) -> nn.Module:
+    """Return a model whose modules have names: one that is a single layer is put into a Sequential, as "0"."""
+    load_rules(model)
+    return nn.Sequential(model) if is_leaf(model) else model
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Say whether a module is read as a whole, by its rule, and not by what its forward calls.
+
+    A class of others that has a rule is, unless a subclass of it has a forward of its own; so are the modules of
+    torch.nn and those neurons that have no rule, to be refused by name.
+    """
+    if rule_class(module) is not None:
+        return True
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    package = type(module).__module__.partition(".")[0]
+    if isinstance(module, containers):
+        return False
+    if type(module).__module__.startswith("torch.nn"):
+        return True
+    return package in RULES and not any(True for _ in module.children())
+
+
+class Stepwise(nn.Module):
+    """Call a model that is one step on every step of a sequence."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Map x (T, B, ...) to what the model gives, stacked."""
+        given = [self.model(x[step]) for step in range(x.shape[0])]
+        if isinstance(given[0], tuple | list):
+            return tuple(
+                torch.stack(parts) for parts in zip(*given, strict=True) if isinstance(parts[0], torch.Tensor)
+            )
+        return torch.stack(given)
+
+
+def _step_shape(sample: torch.Tensor | Array, kind: Kind | str | None) -> tuple[tuple[int, ...], Kind]:
     shape = tuple(np.shape(sample))
+    whole_numbers = str(sample.dtype).rpartition(".")[2].startswith(("int", "uint"))
+    if kind is None:
+        kind = Kind.REAL
+        if str(sample.dtype).endswith("bool"):
+            kind = Kind.SPIKE
+        elif whole_numbers and len(shape) == 2:
+            kind = Kind.INDEX
+    kind = Kind(kind)
+    if kind is Kind.INDEX:
+        if shape[2:] not in ((), (1,)) or len(shape) < 2:
+            raise InvalidInput(
+                f"The sample of indices has shape {shape}, wanted (T, B): one whole number a step."
+            )
+        return (), kind
     if len(shape) < 3:
         raise InvalidInput(
             f"The sample has shape {shape}, wanted (T, B, ...): time first, then batch, then at least one axis of "
-            "neurons; add the missing axes with [:, None] or [..., None]."
+            "neurons; add the missing axes with [:, None] or [..., None]. Indices of an embedding are whole numbers, "
+            "(T, B)."
         )
-    if kind is None:
-        kind = Kind.SPIKE if str(sample.dtype).endswith("bool") else Kind.REAL
-    tracer = _Tracer()
-    if tracer.is_leaf_module(model, ""):
-        model = nn.Sequential(model)
+    return shape[2:], kind
+
+
+def _sample(model: nn.Module, shape: tuple[int, ...], kind: Kind, *, zero: bool) -> torch.Tensor:
+    """Return an input of a shape: zeros, or numbers that the kind allows; indices are 0, which every table has."""
+    like = typical(model)
+    if kind is Kind.INDEX:
+        return torch.zeros(shape, dtype=torch.int64, device=like.device)
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    if kind is Kind.SPIKE:
+        numbers = (numbers > 0).float()
+    return (numbers * (0 if zero else 1)).to(like)
+
+
+def _recorded(model: nn.Module, recorder: Recorder, x: Watched) -> Any:
     try:
-        traced = tracer.trace(model)
-    except (fx.proxy.TraceError, TypeError) as fault:
+        with recorder.recording():
+            return model(x)
+    except UnscanError:
+        raise
+    except Exception as fault:
+        where = _users_line(fault)
         raise InvalidInput(
-            f"The forward of {type(model).__name__} cannot be traced ({fault}): it depends on the values or the "
-            "length of its input. Write it as a fixed chain of modules and additions over whole sequences."
-        ) from None
-    reader = _Reader(model)
-    for node in traced.nodes:
-        if node.op == "placeholder":
-            if "input" in reader.nodes:
-                raise Unsupported(
-                    f"The forward of {type(model).__name__} takes more than one input; one is supported."
-                )
-            reader.values[node] = reader.append("input", Input(shape[2:], Kind(kind)), ())
-        elif node.op == "output":
-            if not isinstance(node.args[0], fx.Node):
-                raise Unsupported(
-                    f"The forward of {type(model).__name__} returns {type(node.args[0]).__name__}, wanted one tensor."
-                )
-            reader.append("output", Output(), reader.values[node.args[0]])
-        elif node.op == "get_attr":
+            f"The forward of {type(model).__name__} fails on a sample of shape {x.origin.shape}, (T, B, ...){where}: "
+            f"{type(fault).__name__}: {first_line(fault)}. It is called with the input alone; other arguments of it "
+            "need defaults, and states that a call before has left must be reset."
+        ) from fault
+
+
+def _users_line(fault: BaseException) -> str:
+    trace, line = fault.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "site-packages" not in file and file not in (__file__, Recorder.input.__code__.co_filename):
+            line = f" (line {trace.tb_lineno} of {file.rpartition('/')[2]})"
+        trace = trace.tb_next
+    return line
+
+
+def _chosen(result: Any, output: int | None, model: str) -> Origin:
+    """Return the output among what a forward returned."""
+    parts = list(result.values()) if isinstance(result, Mapping) else result
+    remedy = "return it alone, or say which one it is with output=0, 1, ..."
+    if isinstance(parts, tuple | list):
+        if output is None and not isinstance(parts, tuple):
             raise Unsupported(
-                f"The forward uses the tensor {node.target!r} directly; put it into a supported module."
+                f"The forward of {model} returns a {type(result).__name__}; torch.stack it, or {remedy}."
             )
-        else:
-            reader.values[node] = reader.call(node)
-    graph = Graph(reader.nodes, reader.edges, meta=meta)
-    return check(graph, Dialect.PARALLEL, where=f"The traced {type(model).__name__}")
+        place = 0 if output is None else output
+        if not -len(parts) <= place < len(parts):
+            raise InvalidInput(f"The forward of {model} returns {len(parts)} things, and output is {output}.")
+        parts = parts[place]
+    elif output is not None:
+        raise InvalidInput(f"The forward of {model} returns one thing, and output is {output}; leave it out.")
+    if isinstance(parts, Watched):
+        return parts.origin
+    if isinstance(parts, tuple | list):
+        raise Unsupported(
+            f"The forward of {model} gives a {type(parts).__name__} as its output; torch.stack what a loop over the "
+            f"steps collects, or {remedy}."
+        )
+    raise Unsupported(
+        f"The forward of {model} returns {type(parts).__name__}, wanted a tensor that depends on the input; {remedy}."
+    )
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[Callable[[nn.Module], bool]]:
+    """Put a model into evaluation, and leave it as it was: what its modules keep between calls is put back.
+
+    What is given says of a module whether it keeps something else by now.
+    """
+    kept: dict[nn.Module, tuple[dict[str, Any], list[tuple[Any, Any]]]] = {}
+    for module in model.modules():
+        inner = [
+            (value, value.copy()) for value in vars(module).values() if isinstance(value, dict | list | set)
+        ]
+        kept[module] = (dict(vars(module)), inner)
+    training = {module: module.training for module in kept}
+    model.eval()
+
+    def changed(module: nn.Module) -> bool:
+        attributes, inner = kept[module]
+        pairs = [(vars(module), attributes), *(pair for pair in inner if isinstance(pair[0], dict))]
+        return any(
+            now.keys() != was.keys() or any(now[key] is not was[key] for key in now) for now, was in pairs
+        )
+
+    for module in kept:
+        kept[module][0]["training"] = False
+    try:
+        yield changed
+    finally:
+        for module, (attributes, inner) in kept.items():
+            vars(module).clear()
+            vars(module).update(attributes, training=training[module])
+            for value, before in inner:
+                value.clear()
+                value.extend(before) if isinstance(value, list) else value.update(before)
+
+
+def _refuse_kept(model: nn.Module) -> None:
+    """Refuse a module that is read by what it calls, and has kept a tensor of the run: a state by hand."""
+    for name, module in model.named_modules():
+        if is_leaf(module):
+            continue
+        for attribute, value in (*vars(module).items(), *module._buffers.items()):
+            if any(
+                isinstance(leaf, Watched) for leaf in leaves(value if isinstance(value, dict) else (value,))
+            ):
+                raise Unsupported(
+                    f"The module {name or type(model).__name__!r} keeps a tensor in its attribute {attribute!r}, a "
+                    "state that no node holds; use a neuron that has it, or return the tensor."
+                )
+
+
+class _Comparing(Builder):
+    """A builder that must come to the nodes and edges of a graph; arrays are compared and let go."""
+
+    def __init__(self, first: Graph) -> None:
+        super().__init__(first.dtype)
+        self.first = first
+
+    def add(self, name: str, node: Node, *values: Value, **ports: Value) -> Value:
+        """Add a node if it is one that the first run came to."""
+        given = super().add(name, node, *values, **ports)
+        same = self.first.nodes.get(given[0])
+        if same is None or not _equal(same, node):
+            raise self.differs(f"{type(node).__name__} {given[0]!r}")
+        self.nodes[given[0]] = same
+        return given
+
+    def finish(self) -> None:
+        """Raise Unsupported unless the first run came to the same edges."""
+        for edge in {*self.edges} ^ {*self.first.edges}:
+            raise self.differs(f"What feeds {edge.target!r}")
+
+    def differs(self, what: str) -> Unsupported:
+        """Return the error for something that the two runs do not agree on."""
+        one, other = (f"{steps} steps and {batch} samples" for steps, batch in SAMPLES)
+        return Unsupported(
+            f"{what} comes out different for sequences of {one} and of {other}: the forward depends on the length, the "
+            "batch or the numbers of its input, and a step must not."
+        )
+
+
+def _equal(first: Node, second: Node) -> bool:
+    ours, theirs = dict(first.arrays()), dict(second.arrays())
+    return (
+        type(first) is type(second)
+        and first.settings() == second.settings()
+        and ours.keys() == theirs.keys()
+        and all(_same_bits(ours[name], theirs[name]) for name in ours)
+    )
+
+
+def _same_bits(first: Array, second: Array) -> bool:
+    bits = f"u{first.itemsize}"
+    return first.dtype == second.dtype and np.array_equal(first.view(bits), second.view(bits))

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -7,19 +9,9 @@ from tests.graphs import sequence
 from unscan.compiler.errors import InvalidGraph, InvalidInput, Unsupported
 from unscan.compiler.frontends.trace import trace
 from unscan.compiler.ir import Edge, Kind
-from unscan.compiler.nodes import LIConvolution, LIFConvolution, LIFScan, Scale
+from unscan.compiler.nodes import LIConvolution, LIFConvolution, LIFScan, Linear, Scale
 from unscan.runtime.executors.reference import Reference
-from unscan.trainer.neurons import (
-    S4D,
-    AnnealedLeaky,
-    AssociativeLeaky,
-    Leaky,
-    LeakyIntegrator,
-    LinearLeaky,
-    SpikingSSM,
-    StateLeaky,
-    Synaptic,
-)
+from unscan.trainer.neurons import Leaky, LeakyIntegrator, LinearLeaky, StateLeaky, StochasticLeaky
 from unscan.trainer.norm import SequenceBatchNorm
 
 SAMPLE = torch.zeros(2, 1, 5)
@@ -115,23 +107,29 @@ class Forward(nn.Module):
 
 
 REFUSED = {
-    "unknown layer": (
-        nn.Sequential(nn.Linear(5, 5), nn.LayerNorm(5)),
-        r"module '1' is a .*LayerNorm.*no node",
+    "unknown layer": (nn.Sequential(nn.Linear(5, 5), nn.Softsign()), r"module '1' is a .*Softsign.*no node"),
+    "bidirectional": (nn.Sequential(nn.LSTM(5, 5, bidirectional=True)), "LSTM.*bidirectional.*no step form"),
+    "recurrent of torch": (nn.Sequential(nn.GRU(5, 5)), "GRU.*do not fire"),
+    "attention": (nn.TransformerEncoderLayer(5, 1), "mixes all steps"),
+    "batch norm of torch": (
+        nn.Sequential(nn.Identity(), nn.BatchNorm1d(3)),
+        r"handed a whole sequence.*flatten\(0, 1\)",
     ),
-    "bidirectional": (nn.Sequential(nn.LSTM(5, 5, bidirectional=True)), "LSTM"),
-    "batch norm of torch": (nn.Sequential(nn.BatchNorm1d(5)), "BatchNorm1d"),
-    "flatten of time": (nn.Sequential(nn.Flatten()), r"nn.Flatten\(1, -1\).*use nn.Flatten\(2\)"),
-    "mean over time": (Forward(lambda m, x: m.fc(x).mean(0)), "mean"),
-    "flip of time": (Forward(lambda m, x: m.fc(torch.flip(x, [0]))), "flip"),
-    "constant added": (Forward(lambda m, x: m.fc(x) + 1), "add"),
-    "product of signals": (Forward(lambda m, x: x * m.fc(x)), "mul"),
+    "flatten of time": (nn.Sequential(nn.Flatten()), r"joins time or batch.*nn.Flatten\(2\)"),
+    "chance": (nn.Sequential(StochasticLeaky(5)), "StochasticLeaky.*random numbers have no node"),
+    "two outputs in a list": (Forward(lambda m, x: [x, x]), "returns a list"),
+    "no output": (Forward(lambda m, x: torch.ones(2)), "wanted a tensor that depends on the input"),
     "options of a neuron": (
         Forward(lambda m, x: m.neuron(x, return_membrane=True)[0]),
-        "'neuron'.*return_membrane",
+        "'neuron'.*called with more than its input",
     ),
-    "two outputs": (Forward(lambda m, x: (x, x)), "returns tuple"),
-    "a loose parameter": (Forward(lambda m, x: m.fc.weight + x), "'fc.weight'"),
+    "the length": (Forward(lambda m, x: m.fc(x) / x.shape[0]), "Scale 'div' comes out different"),
+    "the batch": (Forward(lambda m, x: m.fc(x) * x.shape[1]), "Scale 'mul' comes out different"),
+    "a number for every step": (
+        Forward(lambda m, x: m.fc(x) + torch.arange(float(len(x)))[:, None, None]),
+        "same at every step",
+    ),
+    "time and batch folded": (Forward(lambda m, x: m.fc(x.flatten(0, 1))), r"unfold them with .unflatten\(0"),
 }
 
 
@@ -143,8 +141,19 @@ def test_what_has_no_node_is_refused_by_name(case):
 
 
 def test_a_forward_that_looks_at_values_is_refused():
-    with pytest.raises(InvalidInput, match="Forward cannot be traced"):
+    with pytest.raises(InvalidInput, match="forward cannot be traced.*bool; line"):
         trace(Forward(lambda m, x: m.fc(x) if x.sum() > 0 else x), SAMPLE)
+
+
+def test_weights_are_copied_once():
+    model = nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(5)))
+    sample = np.zeros((1, 1, 1000), np.float32)
+    trace(model, sample)
+    tracemalloc.start()
+    graph = trace(model, sample)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.6 * sum(node.weight.nbytes for node in graph.nodes.values() if isinstance(node, Linear))
 
 
 def test_nan_weights_are_refused_with_the_layers_name():
@@ -160,17 +169,16 @@ def test_a_sample_without_time_or_batch_says_what_is_wanted():
         trace(Leaky(5), torch.zeros(2, 5))
 
 
+def test_indices_are_one_number_a_step():
+    model = nn.Sequential(nn.Embedding(3, 5), Leaky(5))
+    for shape in ((2, 1), (2, 1, 1)):
+        assert trace(model, torch.zeros(shape, dtype=torch.int64), kind="index").signals["input"].shape == (
+            1,
+        )
+    with pytest.raises(InvalidInput, match=r"sample of indices has shape \(2, 1, 4\), wanted \(T, B\)"):
+        trace(model, torch.zeros(2, 1, 4), kind="index")
+
+
 def test_layers_that_do_not_fit_name_both_ends():
-    with pytest.raises(InvalidGraph, match=r"Linear '1' does not fit what feeds it, 0"):
+    with pytest.raises(InvalidGraph, match=r"Linear '1' does not fit what feeds it.*\(2, 3, 4\)"):
         trace(nn.Sequential(nn.Linear(5, 4), nn.Linear(3, 2)), SAMPLE)
-
-
-@pytest.mark.parametrize(
-    "layer", [AnnealedLeaky(4), AssociativeLeaky(4, 2, 2), S4D(4, 2), SpikingSSM(4, 2), Synaptic(4)],
-    ids=lambda layer: type(layer).__name__,
-)  # fmt: skip
-def test_neurons_without_a_node_are_refused_by_name(layer):
-    with pytest.raises(
-        Unsupported, match=rf"'1' is a .*\.{type(layer).__name__}, and there is no node for it"
-    ):
-        trace(nn.Sequential(nn.Linear(4, 4), layer), np.zeros((3, 2, 4), np.float32))
