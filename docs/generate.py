@@ -11,21 +11,47 @@ from pathlib import Path
 import numpy as np
 
 from unscan.compiler.errors import UnscanError
-from unscan.compiler.ir import Dialect, Edge, Graph, Node
+from unscan.compiler.ir import Dialect, Edge, Graph, Kind, Node
 from unscan.compiler.nodes import (
+    GLU,
     LI,
     LIF,
     NODES,
     Activation,
+    AdaptiveLIF,
+    AdaptiveLIFScan,
+    AssociativeMemory,
+    AssociativeScan,
+    AvgPool2d,
     BatchNorm,
+    Concatenate,
+    Conv1d,
+    Conv2d,
+    CubaLIF,
+    CubaLIFScan,
+    Delay,
+    DeltaMemory,
+    DeltaScan,
+    DiagonalConvolution,
+    DiagonalSSM,
+    Embedding,
     Flatten,
     Input,
+    LayerNorm,
     LIConvolution,
+    LIFAnnealed,
     LIFConvolution,
     LIFScan,
+    LIFSurrogate,
     Linear,
+    Multiply,
     Output,
+    Reshape,
+    RMSNorm,
     Scale,
+    SumPool2d,
+    Threshold,
+    TopK,
 )
 from unscan.runtime.executors import executor
 from unscan.runtime.executors.reference import Reference
@@ -36,29 +62,89 @@ BETA, THETA = np.float32(0.9), np.float32(0.7)
 EYE = np.eye(3, dtype=np.float32)
 ONES = np.ones(3, np.float32)
 
+NEURON = {"beta": BETA, "threshold": THETA, "reset": "zero"}
+DEPLOYED = NEURON | {"trained_reset": "zero"}
+CURRENT, TIRING = {"alpha": BETA}, {"kappa": THETA, "rho": BETA}
+MEMORY = {"threshold": THETA}
+FILTER = {"a": np.full((3, 2, 2), 0.5, np.float32), "c": np.ones((3, 2, 2), np.float32), "d": ONES}
+NETWORK = {
+    "temporal": np.eye(8, dtype=np.float32),
+    "temporal_bias": np.zeros(8, np.float32),
+    "mixing": np.eye(8, dtype=np.float32),
+    "mixing_bias": np.zeros(8, np.float32),
+    "readout": np.ones(8, np.float32),
+    "readout_bias": np.zeros(1, np.float32),
+}
+
 EXAMPLES: dict[str, Node] = {
     "Input": Input((3,)),
     "Output": Output(),
     "Linear": Linear(EYE, ONES),
+    "Conv1d": Conv1d(weight=np.ones((2, 3, 2), np.float32)),
+    "Conv2d": Conv2d(weight=np.ones((2, 3, 2, 2), np.float32)),
+    "SumPool2d": SumPool2d(kernel=2, stride=2),
+    "AvgPool2d": AvgPool2d(kernel=2, stride=2),
+    "Embedding": Embedding(EYE),
     "Scale": Scale(2 * ONES),
     "BatchNorm": BatchNorm(ONES, ONES, ONES, ONES),
+    "LayerNorm": LayerNorm(ONES, ONES),
+    "RMSNorm": RMSNorm(ONES),
     "Flatten": Flatten(),
+    "Reshape": Reshape((1, 3)),
     "Activation": Activation("relu"),
-    "LIF": LIF(beta=BETA, threshold=THETA, reset="zero", trained_reset="zero"),
+    "GLU": GLU(),
+    "Multiply": Multiply(),
+    "Concatenate": Concatenate(2),
+    "TopK": TopK(2),
+    "Delay": Delay(steps=np.float32(2), shape=(3,), kind=Kind.REAL),
+    "Threshold": Threshold(threshold=THETA),
+    "LIF": LIF(**DEPLOYED),
     "LI": LI(beta=BETA),
-    "LIFScan": LIFScan(beta=BETA, threshold=THETA, reset="zero"),
+    "CubaLIF": CubaLIF(**DEPLOYED, **CURRENT),
+    "AdaptiveLIF": AdaptiveLIF(**DEPLOYED, **TIRING),
+    "AssociativeMemory": AssociativeMemory(**MEMORY, trained_reset="none"),
+    "DeltaMemory": DeltaMemory(**MEMORY, trained_reset="none"),
+    "DiagonalSSM": DiagonalSSM(**FILTER),
+    "LIFScan": LIFScan(**NEURON),
     "LIFConvolution": LIFConvolution(beta=BETA, threshold=THETA, reset="none"),
     "LIConvolution": LIConvolution(beta=BETA),
+    "CubaLIFScan": CubaLIFScan(**NEURON, **CURRENT),
+    "AdaptiveLIFScan": AdaptiveLIFScan(**NEURON, **TIRING),
+    "LIFAnnealed": LIFAnnealed(**NEURON | {"reset": "subtract"}, strength=np.float32(1), rounds=1),
+    "LIFSurrogate": LIFSurrogate(**NEURON, **NETWORK),
+    "AssociativeScan": AssociativeScan(**MEMORY),
+    "DeltaScan": DeltaScan(**MEMORY),
+    "DiagonalConvolution": DiagonalConvolution(**FILTER),
 }
+SHAPES: dict[str, tuple[int, ...]] = {
+    "Conv1d": (3, 4),
+    "Conv2d": (3, 4, 4),
+    "SumPool2d": (3, 4, 4),
+    "AvgPool2d": (3, 4, 4),
+    "Embedding": (1,),
+    "Flatten": (3, 1),
+    "GLU": (4,),
+}
+"""What feeds the example, where it is not (3,)."""
 
 
 def around(node: Node) -> Graph:
     """Return the smallest graph that holds a node."""
     if isinstance(node, Input | Output):
         return Graph({"input": Input((3,)), "output": Output()}, [Edge("input", "output")])
-    source = Input((3, 1)) if isinstance(node, Flatten) else Input((3,))
-    nodes = {"input": source, "node": node, "output": Output()}
-    return Graph(nodes, [Edge("input", "node"), Edge("node", "output")])
+    kind = Kind.INDEX if isinstance(node, Embedding) else Kind.REAL
+    nodes = {"input": Input(SHAPES.get(type(node).__name__, (3,)), kind), "node": node, "output": Output()}
+    edges = [Edge("node", "output")]
+    for port in node.ports:
+        gate = port in getattr(node, "gates", ())
+        if gate:
+            nodes |= {
+                port: Linear(EYE[:1] if "Delta" in type(node).__name__ else EYE),
+                f"{port}.gate": Activation("sigmoid"),
+            }
+            edges += [Edge("input", port), Edge(port, f"{port}.gate")]
+        edges.append(Edge(f"{port}.gate" if gate else "input", "node", port))
+    return Graph(nodes, edges)
 
 
 def ran(run: Callable[[], object]) -> str:

@@ -4,29 +4,22 @@ Plain equality is shown and never used: with 5 % spikes, silence agrees 95 %. Th
 float executions may part where rounding decides on which side of its threshold a membrane falls; from there on the
 sample runs on another history. So each sample that differs is judged by its first mismatch alone: a tie, or not.
 
-A tie is a difference that rounding can make. In float32 each step of u_t = beta u_{t-1} + I_t rounds a product and a
-sum, each by up to 2^-24 of its size, and the sum I_t = sum_j w_j x_j of n terms before it by about sqrt(n) times 2^-24
-of G_t = sum_j |w_j x_j|; what was rounded at step s is still there, times beta^(t-s), at step t. So two executions may
-come to differ by 2^-23 sum_s beta^(t-s) (2 |u_s| + sqrt(n) G_s). At least `TIE` of the threshold is granted.
+A tie is a difference that rounding can make: `unscan.runtime.rounding` says how large that is, for every spiking node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Array, Graph
-from unscan.compiler.nodes import Linear
-from unscan.compiler.nodes.neurons import Spiking
-from unscan.runtime.executors.base import SPIKING, Execution
-
-TIE = 1e-6
-UNIT = 2.0**-23
-"""Two executions, each off by half a unit in the last place of float32."""
+from unscan.compiler.nodes import SPIKING
+from unscan.runtime.executors.base import Execution
+from unscan.runtime.rounding import TIE, Rounding, explained
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class LayerAgreement:
 class Mismatch:
     """Where one sample parts: the first bin in which one side fires and the other does not.
 
-    `rounding` is how far apart rounding can have brought the two membranes.
+    `rounding` is how far apart rounding can have brought the two membranes. A membrane that is not known is nan.
     """
 
     step: int
@@ -111,25 +104,32 @@ class Mismatch:
     @property
     def distance(self) -> float:
         """Distance to the threshold of the nearer of the two membranes."""
-        return min(abs(self.membrane_a - self.threshold), abs(self.membrane_b - self.threshold))
+        return min(abs(u - self.threshold) for u in (self.membrane_a, self.membrane_b) if u == u)
+
+    @property
+    def apart(self) -> float:
+        """How far the membranes are apart; at least the distance to the threshold, where one of them is not known."""
+        apart = abs(self.membrane_a - self.membrane_b)
+        return apart if apart == apart else self.distance
 
     @property
     def tie(self) -> bool:
         """Whether rounding explains it."""
-        return abs(self.membrane_a - self.membrane_b) <= self.rounding
+        return self.apart <= self.rounding
 
     def __str__(self) -> str:
         neuron = self.neuron[0] if len(self.neuron) == 1 else self.neuron
-        apart = abs(self.membrane_a - self.membrane_b)
+        known = [f"{u:.7g}" if u == u else "one unknown" for u in (self.membrane_a, self.membrane_b)]
         return (
             f"step {self.step}, sample {self.sample}, layer {self.node}, neuron {neuron}: membranes "
-            f"{self.membrane_a:.7g} and {self.membrane_b:.7g}, {self.distance:.2g} from the threshold "
-            f"{self.threshold:g} and {apart:.2g} apart, where rounding explains {self.rounding:.2g}"
+            f"{' and '.join(known)}, {self.distance:.2g} from the threshold {self.threshold:g} and {self.apart:.2g} "
+            f"apart, where rounding explains {self.rounding:.2g}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON."""
-        return {name: getattr(self, name) for name in (*self.__dataclass_fields__, "distance", "tie")}
+        numbers = {name: getattr(self, name) for name in (*self.__dataclass_fields__, "distance", "tie")}
+        return {name: None if value != value else value for name, value in numbers.items()}
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,14 @@ class Agreement:
     Attributes:
         layers: spiking layer -> its agreement, in topological order.
         output_absolute: largest absolute difference of outputs.
+        output_relative: the same over samples that do not part, relative to the larger of the two and 1.
         samples: how many were compared.
         partings: the first mismatch of every sample that differs, by step.
     """
 
     layers: Mapping[str, LayerAgreement]
     output_absolute: float = 0.0
+    output_relative: float = 0.0
     samples: int = 0
     partings: tuple[Mismatch, ...] = field(default=())
 
@@ -156,6 +158,7 @@ class Agreement:
         return Agreement(
             {name: self.layers.get(name, empty) + other.layers.get(name, empty) for name in names},
             max(self.output_absolute, other.output_absolute),
+            max(self.output_relative, other.output_relative),
             self.samples + other.samples,
             tuple(sorted((*self.partings, *moved), key=lambda m: (m.step, m.sample))),
         )
@@ -201,23 +204,35 @@ class Agreement:
             "first_mismatch": self.first.to_json() if self.first else None,
             "silent_layers": self.silent,
             "output_absolute": self.output_absolute,
+            "output_relative": self.output_relative,
             "total": self.total.to_json(),
             "layers": {name: layer.to_json() for name, layer in self.layers.items()},
         }
 
 
-def compare(graph: Graph, a: Execution, b: Execution) -> Agreement:
+def compare(
+    graph: Graph,
+    a: Execution,
+    b: Execution,
+    *,
+    x: Array | None = None,
+    rounding: Rounding = Rounding(),  # noqa: B008 (it is immutable)
+    without: Collection[str] = (),
+) -> Agreement:
     """Compare two recorded executions of one model on the same input.
 
     Args:
-        graph: gives the order of the layers and their thresholds.
+        graph: gives the order of the layers, their thresholds, and what feeds them.
         a: the truth.
         b: what is judged.
+        x: the input (T, B, ...); it sharpens what rounding explains in the layers that it feeds.
+        rounding: what rounding is granted; by default that of float32.
+        without: layers that are left out, as one side cannot be listened to there.
 
     Raises:
         InvalidInput: the two did not record the same layers with the same shapes.
     """
-    names = graph.of(*SPIKING)
+    names = [name for name in graph.of(*SPIKING) if name not in without]
     for name in names:
         shapes = [execution.spikes[name].shape if name in execution.spikes else None for execution in (a, b)]
         if shapes[0] is None or shapes[0] != shapes[1]:
@@ -226,14 +241,22 @@ def compare(graph: Graph, a: Execution, b: Execution) -> Agreement:
                 "on the same input, and record."
             )
     layers = {name: _layer(name, a, b) for name in names}
+    partings = tuple(_partings(graph, names, (a, b), rounding, x))
+    together = np.ones(a.outputs.shape[1], bool)
+    together[[mismatch.sample for mismatch in partings]] = False
     return Agreement(
-        layers, _largest(a.outputs, b.outputs)[0], a.outputs.shape[1], tuple(_partings(graph, names, a, b))
+        layers,
+        _largest(a.outputs, b.outputs)[0],
+        _largest(a.outputs[:, together], b.outputs[:, together])[1],
+        a.outputs.shape[1],
+        partings,
     )
 
 
 def _layer(name: str, a: Execution, b: Execution) -> LayerAgreement:
     left, right = a.spikes[name], b.spikes[name]
-    absolute, relative = _largest(a.membranes[name], b.membranes[name])
+    known = name in a.membranes and name in b.membranes
+    absolute, relative = _largest(a.membranes[name], b.membranes[name]) if known else (0.0, 0.0)
     return LayerAgreement(
         int(np.count_nonzero(left)),
         int(np.count_nonzero(right)),
@@ -251,44 +274,62 @@ def _largest(a: Array, b: Array) -> tuple[float, float]:
     return float(difference.max(initial=0.0)), float((difference / scale).max(initial=0.0))
 
 
-def _partings(graph: Graph, names: list[str], a: Execution, b: Execution) -> list[Mismatch]:
-    """Return the first mismatch of each sample that differs: earliest step, then first layer.
-
-    Of the neurons of that layer and step that differ, the one is named that rounding explains least.
-    """
-    first: dict[int, Mismatch] = {}
+def _partings(
+    graph: Graph, names: list[str], sides: tuple[Execution, Execution], rounding: Rounding, x: Array | None
+) -> list[Mismatch]:
+    """Return the first mismatch of each sample that differs: earliest step, then first layer."""
+    first: dict[int, tuple[int, str]] = {}
     for name in names:
-        differs = a.spikes[name] != b.spikes[name]
+        differs = sides[0].spikes[name] != sides[1].spikes[name]
         steps_differ = differs.reshape(*differs.shape[:2], -1).any(axis=2)
         for sample in map(int, np.flatnonzero(steps_differ.any(axis=0))):
             step = int(steps_differ[:, sample].argmax())
-            if sample in first and first[sample].step <= step:
-                continue
-            places = [tuple(map(int, place)) for place in np.argwhere(differs[step, sample])]
-            found = [_mismatch(graph, a, b, name, step, sample, place) for place in places]
-            first[sample] = max(found, key=lambda m: abs(m.membrane_a - m.membrane_b) / m.rounding)
-    return sorted(first.values(), key=lambda m: (m.step, m.sample))
+            if sample not in first or step < first[sample][0]:
+                first[sample] = (step, name)
+    found = [_mismatch(graph, name, sides, (t, sample), rounding, x) for sample, (t, name) in first.items()]
+    return sorted(found, key=lambda m: (m.step, m.sample))
 
 
 def _mismatch(
-    graph: Graph, a: Execution, b: Execution, name: str, step: int, sample: int, neuron: tuple[int, ...]
+    graph: Graph,
+    name: str,
+    sides: tuple[Execution, Execution],
+    place: tuple[int, int],
+    rounding: Rounding,
+    x: Array | None,
 ) -> Mismatch:
-    node = cast(Spiking, graph.nodes[name])
-    past: Any = (slice(step + 1), sample, *neuron)
-    left, right = (e.membranes[name][past].astype(np.float64) for e in (a, b))
-    beta, threshold = (
-        float(np.broadcast_to(p, a.spikes[name].shape[2:])[neuron]) for p in (node.beta, node.threshold)
+    """Return the neuron of one layer, step and sample that differs and that rounding explains least."""
+    at = np.nonzero(sides[0].spikes[name][place] != sides[1].spikes[name][place])
+    left, right = (
+        side.membranes[name][place][at].astype(np.float64)
+        if name in side.membranes
+        else np.full(len(at[0]), np.nan)
+        for side in sides
     )
-    reached = np.maximum(np.abs(left), np.abs(right))
-    lost = 2 * reached
-    for edge in graph.into(name):
-        source = graph.nodes[edge.source]
-        if isinstance(source, Linear):
-            weights = np.abs(source.weight[neuron], dtype=np.float64)
-            senders = [a.spikes.get(e.source) for e in graph.into(edge.source)]
-            added = sum(
-                (weights @ sent[: step + 1, sample].T for sent in senders if sent is not None), reached
-            )
-            lost = lost + len(weights) ** 0.5 * added
-    rounding = max(TIE * threshold, UNIT * float(beta ** np.arange(step, -1, -1) @ lost))
-    return Mismatch(step, sample, name, neuron, float(left[-1]), float(right[-1]), threshold, rounding)
+    thresholds, granted = explained(graph, name, sides, place, at, rounding, x)
+    apart = np.abs(left - right)
+    apart = np.where(np.isnan(apart), np.fmin(np.abs(left - thresholds), np.abs(right - thresholds)), apart)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        least = int(np.argmax(np.where(apart > 0, apart / granted, 0.0)))
+    return Mismatch(
+        *place,
+        name,
+        tuple(int(axis[least]) for axis in at),
+        float(left[least]),
+        float(right[least]),
+        float(thresholds[least]),
+        float(granted[least]),
+    )
+
+
+def in_units_of(graph: Graph, other: Graph, execution: Execution) -> Execution:
+    """Return an execution of `other` with membranes scaled to the thresholds that `graph` has.
+
+    A pass may move a threshold and all that feeds it: the membranes then differ by that factor and mean the same.
+    """
+    scaled = dict(execution.membranes)
+    for name in scaled:
+        new, old = (getattr(held.nodes.get(name), "threshold", None) for held in (graph, other))
+        if new is not None and old is not None and not np.array_equal(new, old):
+            scaled[name] = scaled[name] * (new.astype(np.float64) / old)
+    return replace(execution, membranes=scaled)

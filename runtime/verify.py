@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unscan.compiler.errors import InvalidInput
-from unscan.compiler.ir import Array, Graph
-from unscan.compiler.nodes import LIF
-from unscan.runtime.agreement import Agreement, compare
+from unscan.compiler.errors import InvalidInput, UnscanError
+from unscan.compiler.ir import Array, Graph, Kind
+from unscan.compiler.nodes import RESETTING, SPIKING, Diagonal, Input
+from unscan.runtime.agreement import Agreement, compare, in_units_of
 from unscan.runtime.batches import batches
 from unscan.runtime.counts import Counts
 from unscan.runtime.decision import decide
+from unscan.runtime.doubled import doubled
 from unscan.runtime.executors import executor
 from unscan.runtime.executors.base import Execution, check_input
 from unscan.runtime.executors.model import Model
 from unscan.runtime.executors.reference import Reference
+from unscan.runtime.localise import SAMPLES, Localisation, localise
+from unscan.runtime.measured import measure
+from unscan.runtime.rounding import Rounding, double
 
 if TYPE_CHECKING:
     from torch import nn
 
 AGAINST = ("reference", "event", "onnx", "onnx-scan")
 PRECISIONS = (64, 32)
+OUTPUTS = 1e-3
+"""Outputs of samples that do not part differ where they do so by more than this, relatively."""
+
+
+FOREIGN = ("snntorch", "spikingjelly", "norse")
+"""Packages whose layers compute their decays from other numbers."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Comparison:
         agreement: of their spikes and membranes.
         right: samples that each decided right (model, executor); None without labels.
         decided_alike: samples with the same decision on both sides; None without a way to decide.
+        unheard: layers of the model that cannot be listened to; the outputs speak for them.
         counts: operations of the executor, where it counts.
     """
 
@@ -46,12 +57,18 @@ class Comparison:
     agreement: Agreement
     right: tuple[int, int] | None
     decided_alike: int | None
-    counts: Counts | None = field(repr=False)
+    unheard: tuple[str, ...] = ()
+    counts: Counts | None = field(default=None, repr=False)
 
     @property
     def holds(self) -> bool:
-        """Whether every layer fires, and the spikes are the same but for ties."""
-        return self.agreement.holds
+        """Whether every layer fires, and the spikes are the same but for ties; of unheard layers, the outputs."""
+        return self.agreement.holds and not (self.unheard and self.output_off)
+
+    @property
+    def output_off(self) -> bool:
+        """Whether the outputs differ where no spike does."""
+        return self.agreement.output_relative > OUTPUTS
 
     @property
     def accuracy(self) -> tuple[float, float] | None:
@@ -75,6 +92,7 @@ class Comparison:
             "accuracy": self.accuracy and self.accuracy[1],
             "gap": self.gap,
             "decided_alike": self.decided_alike,
+            "unheard": self.unheard,
             "agreement": self.agreement.to_json(),
         }
 
@@ -85,14 +103,16 @@ class Verification:
 
     Attributes:
         comparisons: one for each executor and precision.
-        restored: LIF nodes that are deployed with another reset than they were trained with: name -> (trained,
-            deployed).
+        restored: nodes that are deployed with another reset than they were trained with: name -> (trained, deployed).
         digest: of the deployed graph.
+        localised: which parallel layers of the model leave their own recurrence; None where all agrees, or where the
+            model is a graph.
     """
 
     comparisons: Sequence[Comparison]
     restored: Mapping[str, tuple[str, str]]
     digest: str
+    localised: Localisation | None = None
 
     @property
     def holds(self) -> bool:
@@ -109,6 +129,7 @@ class Verification:
                 for name, (trained, deployed) in self.restored.items()
             },
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "localised": self.localised and self.localised.to_json(),
         }
 
 
@@ -118,6 +139,7 @@ def verify(
     x: Array,
     against: Sequence[str] = AGAINST,
     *,
+    traced: Graph | None = None,
     labels: Array | None = None,
     decision: str | None = None,
     precisions: Sequence[int] = PRECISIONS,
@@ -125,11 +147,15 @@ def verify(
 ) -> Verification:
     """Run the trained model and the deployed graph on the same input, and compare every spike.
 
+    Where they do not agree, each parallel layer of the model is held against its own recurrence, fed by what it got in
+    the model's own run: `localised` says which of them leaves it, where, and why.
+
     Args:
         model: the trained torch module, or a graph that stands for it (then run by the reference).
         deployed: the iterative graph.
         x: input (T, B, ...).
         against: names of executors that run the deployed graph.
+        traced: the graph that was read from the module, before any pass; None reads it again where it is needed.
         labels: (B,) classes; gives accuracies and the gap.
         decision: how outputs become a class, "last" or "mean"; None takes what the graph's meta says.
         precisions: 64 casts model and graph to float64, which leaves no rounding but that of folded weights;
@@ -148,64 +174,121 @@ def verify(
         )
     if not set(precisions) <= set(PRECISIONS):
         raise InvalidInput(f"Got the precisions {list(precisions)}; choose from {list(PRECISIONS)}.")
-    total, done = len(precisions) * x.shape[1], 0
-    comparisons: list[Comparison] = []
-    for precision in precisions:
-        truth = _truth(model, deployed, precision)
-        graph = deployed.astype(np.float64 if precision == 64 else np.float32)
-        judged = {name: executor(name, graph) for name in against}
-        found: dict[str, Comparison] = {}
-        for part in batches(graph, *x.shape[:2]):
-            expected = truth.run(x[:, part])
-            for name, runner in judged.items():
-                if progress:
-                    progress(f"{name}, {precision} bits", done / total)
-                got = runner.run(x[:, part])
-                piece = _comparison(name, precision, graph, expected, got, labels, decision, part)
-                found[name] = _join(found[name], piece) if name in found else piece
-            done += part.stop - part.start
-        comparisons += found.values()
-    restored = {
-        name: (node.trained_reset, node.reset)
-        for name in deployed.of(LIF)
-        if (node := cast(LIF, deployed.nodes[name])).trained_reset != node.reset
-    }
-    return Verification(comparisons, restored, deployed.digest)
+    truth = Truth(model, deployed, traced)
+    if any(line.startswith("fold-threshold") for line in deployed.history):
+        with suppress(
+            UnscanError
+        ):  # then membranes are compared in other units, which the spikes do not mind
+            truth.traced(x)
+    graphs = {bits: deployed.astype(np.float64 if bits == 64 else np.float32) for bits in precisions}
+    runners = {(bits, name): executor(name, graphs[bits]) for bits in precisions for name in against}
+    found: dict[tuple[int, str], Comparison] = {}
+    parts = list(batches(deployed, *x.shape[:2]))
+    for i, part in enumerate(parts):
+        expected, granted = truth.run(x[:, part])
+        for j, ((bits, name), runner) in enumerate(runners.items()):
+            if progress:
+                progress(f"{name}, {bits} bits", (i + j / len(runners)) / len(parts))
+            got = runner.run(x[:, part])
+            agreement = compare(
+                graphs[bits], expected[bits], got, x=x[:, part], rounding=granted[bits], without=truth.unheard
+            )
+            piece = _comparison(name, bits, agreement, (expected[bits], got), labels, decision, part)
+            piece = replace(piece, unheard=truth.unheard)
+            found[bits, name] = _join(found[bits, name], piece) if (bits, name) in found else piece
+    made = Verification(list(found.values()), dict(_restored(deployed)), deployed.digest)
+    parted = sorted({m.sample for c in found.values() for m in c.agreement.partings if not m.tie})
+    if isinstance(model, Graph) or not (parted or any(c.output_off for c in found.values())):
+        return made
+    try:
+        return replace(made, localised=localise(model, truth.traced(x), x, parted[:SAMPLES] or None))
+    except UnscanError as fault:
+        return replace(made, localised=Localisation((), (), reason=str(fault)))
 
 
-def _truth(model: nn.Module | Graph, deployed: Graph, precision: int) -> Model | Reference:
-    if isinstance(model, Graph):
-        return Reference(model)
-    module = copy.deepcopy(model)
-    return Model(module.double() if precision == 64 else module, deployed)
+def _restored(deployed: Graph) -> Iterator[tuple[str, tuple[str, str]]]:
+    for name in deployed.of(*RESETTING):
+        node: Any = deployed.nodes[name]
+        if node.trained_reset != node.reset:
+            yield name, (node.trained_reset, node.reset)
+
+
+class Truth:
+    """The trained model, run in each precision, and what rounding it grants to those that are compared with it."""
+
+    def __init__(self, model: nn.Module | Graph, deployed: Graph, traced: Graph | None) -> None:
+        self.model, self.deployed = model, deployed
+        self._traced = model if isinstance(model, Graph) else traced
+        self._runners: dict[int, Reference | Model]
+        if isinstance(model, Graph):
+            self._runners = dict.fromkeys(PRECISIONS, Reference(model))
+        else:
+            self._runners = {64: Model(doubled(model), deployed), 32: Model(model, deployed)}
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """The layers that fire of which nothing was heard, in any run so far."""
+        lost = {name for runner in self._runners.values() for name in getattr(runner, "unheard", ())}
+        return tuple(name for name in self.deployed.of(*SPIKING) if name in lost)
+
+    def run(self, x: Array) -> tuple[Mapping[int, Execution], Mapping[int, Rounding]]:
+        """Run x in both precisions; return executions, and what rounding grants to others at each."""
+        runs = {runner: runner.run(x) for runner in set(self._runners.values())}
+        made = {bits: runs[runner] for bits, runner in self._runners.items()}
+        if self._traced is not None:
+            made = {bits: in_units_of(self.deployed, self._traced, run) for bits, run in made.items()}
+        measured = {} if isinstance(self.model, Graph) else measure(self.deployed, made[64], made[32])
+        return made, {64: double(rounded=self._rounded(), measured=measured), 32: Rounding(measured=measured)}
+
+    def _rounded(self) -> bool:
+        """Say whether numbers were computed on the way into the graph, and rounded to float32."""
+        if self.deployed.dtype != np.float32 or isinstance(self.model, Graph):
+            return False
+        folded = any(line.startswith(("fold-", "fuse-")) for line in self.deployed.history)
+        packages = {type(module).__module__.partition(".")[0] for module in self.model.modules()}
+        return folded or bool(self.deployed.of(Diagonal)) or not packages.isdisjoint(FOREIGN)
+
+    def traced(self, x: Array) -> Graph:
+        """Return the graph that was read from the model."""
+        if self._traced is None:
+            from unscan.compiler.frontends.trace import trace
+
+            (entry,) = self.deployed.of(Input)
+            kind, sample = self.deployed.signals[entry].kind, x[:1, :1]
+            if kind is Kind.INDEX:
+                sample = sample[..., 0].astype(np.int64)
+            assert not isinstance(self.model, Graph)
+            known = {
+                key: self.deployed.meta[key] for key in ("stepwise", "output") if key in self.deployed.meta
+            }
+            self._traced = trace(self.model, sample, kind=kind, **known)
+        return self._traced
 
 
 def _comparison(
     name: str,
     precision: int,
-    graph: Graph,
-    expected: Execution,
-    got: Execution,
+    agreement: Agreement,
+    sides: tuple[Execution, Execution],
     labels: Array | None,
     decision: str | None,
     part: slice,
 ) -> Comparison:
-    chosen = None if decision is None else [decide(e.outputs, decision) for e in (expected, got)]
+    chosen = None if decision is None else [decide(side.outputs, decision) for side in sides]
     right = None
     if labels is not None and chosen is not None:
         right = (int(np.sum(chosen[0] == labels[part])), int(np.sum(chosen[1] == labels[part])))
     alike = None if chosen is None else int(np.sum(chosen[0] == chosen[1]))
-    return Comparison(name, precision, compare(graph, expected, got), right, alike, got.counts)
+    return Comparison(name, precision, agreement, right, alike, counts=sides[1].counts)
 
 
 def _join(a: Comparison, b: Comparison) -> Comparison:
-    return Comparison(
-        a.executor,
-        a.precision,
-        a.agreement + b.agreement,
-        (a.right[0] + b.right[0], a.right[1] + b.right[1]) if a.right and b.right else None,
-        a.decided_alike + b.decided_alike
+    return replace(
+        a,
+        agreement=a.agreement + b.agreement,
+        right=(a.right[0] + b.right[0], a.right[1] + b.right[1]) if a.right and b.right else None,
+        decided_alike=a.decided_alike + b.decided_alike
         if a.decided_alike is not None and b.decided_alike is not None
         else None,
-        a.counts + b.counts if a.counts and b.counts else None,
+        counts=a.counts + b.counts if a.counts and b.counts else None,
     )

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, write and return, with right input and with wrong."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.graphs import two_layers
 from tests.test_tiny import RECIPE
 from unscan.cli import main
 from unscan.compiler.ir import Kind
+from unscan.compiler.nodes import TopK
 from unscan.compiler.storage import load
 
 
@@ -46,7 +48,10 @@ def trained(tmp_path_factory):
     unscan("compile", folder / "run", "-o", folder / "same.unscan")
     said = unscan("compile", folder / "run", "-o", folder / "zero.unscan", "--reset", "zero", "--check")
     assert "trained with reset none" in said.replace("\n", " ")
-    assert "F1 of spikes" in said
+    flat = " ".join(said.split())
+    assert "restore-reset: changed on the samples: F1 of spikes" in flat
+    assert re.search(r"restore-reset 1 changed 0\.\d+ ", flat)
+    assert re.search(r"fold-norm 3 within rounding 1 ", flat)
     return folder
 
 
@@ -63,6 +68,140 @@ def test_inspect_shows_nodes_and_draws_them(trained):
     assert document["nodes"]["layer1.neuron"]["settings"]["trained_reset"] == "none"
 
 
+def test_inspect_prints_the_text_form_alone(trained):
+    lines = unscan("inspect", trained / "zero.unscan", "--text").splitlines()
+    assert lines[0] == "input = Input() -> real[1]"
+    assert lines[2].startswith(
+        "layer1.neuron = LIF(layer1.linear) beta float32 0.9, threshold float32 1.0, gain '1',"
+    )
+    assert lines[2].endswith("-> spike[20] keeps u[20]")
+    assert any(line.startswith("# meta task: ") for line in lines)
+    assert lines[-1].startswith("# history ")
+
+
+def test_inspect_compares_two(trained):
+    said = unscan("inspect", trained / "same.unscan", "--diff", trained / "zero.unscan")
+    assert said == "~ layer1.neuron: reset 'none' -> 'zero'\n"
+    said = unscan("inspect", trained / "same.unscan", "--diff", trained / "same.unscan")
+    assert "compute the same" in said
+
+
+def test_compile_shows_times_and_what_is_rewritten(trained):
+    said = unscan(
+        "compile", trained / "run", "-o", trained / "timed.unscan", "--time-passes", "--print-between-passes"
+    )
+    assert "layer1.norm = BatchNorm(layer1.linear)" in said
+    assert "# after unroll\n~ layer1.neuron: LIFConvolution -> LIF" in said
+    assert "\n- layer1.norm = BatchNorm(layer1.linear)" in said
+    flat = " ".join(said.split())
+    assert re.search(r"fold-norm 3 0\.\d+ 7 -> 6", flat)
+    assert load(trained / "timed.unscan") == load(trained / "same.unscan")
+
+
+def test_compile_runs_the_passes_that_are_named(trained):
+    unscan("compile", trained / "run", "-o", trained / "few.unscan", "--passes", "unroll, prune-dead")
+    assert "layer1.norm" in load(trained / "few.unscan").nodes
+
+
+def test_compile_calibrates_the_restored_reset(trained):
+    said = unscan(
+        "compile",
+        trained / "run",
+        "-o",
+        trained / "cal.unscan",
+        "--reset",
+        "zero",
+        "--calibrate",
+        "--samples",
+        8,
+    )
+    assert "calibrate: layer1.neuron: fired at" in " ".join(said.split())
+    assert load(trained / "cal.unscan").nodes["layer1.neuron"].threshold.shape == (20,)
+
+
+MODEL = """
+import torch
+from torch import nn
+from unscan.trainer import AssociativeLeaky, Leaky
+
+
+class Net(nn.Module):
+    def __init__(self, width=6, slower=False):
+        super().__init__()
+        torch.manual_seed(3)
+        self.front = nn.Linear(4, width)
+        self.spikes = Leaky(width, 0.8, 0.4)
+        self.memory = AssociativeLeaky(width, 4, 3, threshold=0.05)
+        if slower:
+            self.spikes = Leaky(width, 0.9, 0.4)
+
+    def forward(self, x):
+        return self.memory(self.spikes(self.front(x)))
+"""
+
+
+@pytest.fixture(scope="module")
+def in_python(tmp_path_factory):
+    """A folder with a model's file, an input, and the deployed graph."""
+    folder = tmp_path_factory.mktemp("python")
+    (folder / "net.py").write_text(MODEL)
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(0, 1, (30, 5, 4)))
+    compiled = ("compile", f"{folder / 'net.py'}:Net", "--shape", "4", "--arg", "width=8", "-o")
+    unscan(*compiled, folder / "m.unscan")
+    unscan(*compiled, folder / "k.unscan", "--top-k", "k=2", "--top-k", "memory:v=0.5,k=1", "--scalar-decay")
+    return folder
+
+
+def test_a_class_in_a_python_file_is_compiled_and_verified(in_python):
+    arguments = ("--arg", "width=8", "--input", in_python / "x.npy", "--against", "reference")
+    said = unscan("verify", f"{in_python / 'net.py'}:Net", in_python / "m.unscan", *arguments)
+    assert "fires the spikes of the trained model" in said
+    assert "memory of 4 x 3, decay dense, reset none, fires at S >= threshold" in " ".join(said.split())
+
+
+def test_top_k_and_scalar_decay_are_compiled_in(in_python):
+    graph = load(in_python / "k.unscan")
+    assert graph.nodes["memory"].decay == "scalar"
+    assert {name: graph.nodes[name].count for name in graph.of(TopK)} == {
+        "memory.top_k": 1,
+        "memory.top_v": 2,
+    }
+    said = " ".join(unscan("inspect", in_python / "k.unscan").split())
+    assert "23 numbers of state in 3 arrays" in said
+    assert "v=memory.top_v" in said
+
+
+def test_verify_says_which_layer_is_another(in_python):
+    arguments = ("--arg", "width=8", "--arg", "slower=True", "--input", in_python / "x.npy")
+    said = unscan(
+        "verify", f"{in_python / 'net.py'}:Net", in_python / "m.unscan", *arguments, "--against", "reference",
+        "--json", in_python / "v.json", code=1,
+    )  # fmt: skip
+    assert "No parallel layer of the model leaves its own recurrence" in " ".join(said.split())
+    document = json.loads((in_python / "v.json").read_text())
+    assert document["localised"]["kept"] == ["spikes", "memory"]
+    assert document["localised"]["departures"] == []
+
+
+def test_verify_names_the_layer_column_and_step_of_a_scan_that_underflows(tmp_path):
+    pytest.importorskip("snntorch")
+    (tmp_path / "net.py").write_text(
+        MODEL.replace("from unscan.trainer import AssociativeLeaky, Leaky", "from snntorch import AssociativeLeaky\n"
+                      "from unscan.trainer import Leaky")
+        .replace("AssociativeLeaky(width, 4, 3, threshold=0.05)", "AssociativeLeaky(width, 4, 4, 16)")
+    )  # fmt: skip
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(1, 2, (40, 4, 4)))
+    unscan("compile", f"{tmp_path / 'net.py'}:Net", "--shape", "4", "-o", tmp_path / "m.unscan")
+    said = unscan(
+        "verify", f"{tmp_path / 'net.py'}:Net", tmp_path / "m.unscan", "--input", tmp_path / "x.npy",
+        "--against", "reference", code=1,
+    )  # fmt: skip
+    flat = " ".join(said.split())
+    assert "First to leave: memory (AssociativeScan) leaves its own recurrence at step" in flat
+    assert "and to less than 1e-08 from step" in flat
+    assert "They keep to their recurrence: spikes." in flat
+
+
 def test_verify_holds_for_the_model_as_trained(trained):
     said = unscan(
         "verify", trained / "run", trained / "same.unscan", "--samples", 30, "--json", trained / "v.json"
@@ -71,6 +210,16 @@ def test_verify_holds_for_the_model_as_trained(trained):
     found = json.loads((trained / "v.json").read_text())
     assert found["holds"]
     assert len(found["comparisons"]) == 8
+
+
+def test_verify_compares_membranes_in_units_of_their_threshold(trained):
+    unscan("compile", trained / "run", "-o", trained / "folded.unscan", "--threshold", "8")
+    unscan(
+        "verify", trained / "run", trained / "folded.unscan", "--samples", 20, "--against", "event",
+        "--json", trained / "f.json",
+    )  # fmt: skip
+    for comparison in json.loads((trained / "f.json").read_text())["comparisons"]:
+        assert comparison["agreement"]["layers"]["layer1.neuron"]["membrane_relative"] < 1e-5
 
 
 def test_verify_breaks_on_a_restored_reset_and_says_where(trained):
@@ -149,8 +298,10 @@ def test_a_surrogate_network_is_trained_measured_and_used(tmp_path):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
     said = unscan("train", tmp_path / "r.yaml", "--out", tmp_path / "run")
     assert "deployed test accuracy" in said
-    assert "there is no node for it" in refused("compile", tmp_path / "run", "-o", tmp_path / "m.unscan")
+    said = unscan("compile", tmp_path / "run", "-o", tmp_path / "m.unscan")
+    assert "drop-surrogate: layer1.neuron: LIFSurrogate -> LIFScan with reset zero" in " ".join(said.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "m.unscan",
         "r.yaml",
         "run",
         "s.json",
@@ -212,6 +363,19 @@ WRONG = {
     "form of another target": (lambda f: ("export", f / "same.unscan", "-o", f / "x.nir", "--form", "scan"), "onnx"),
     "no such folder": (lambda f: ("compile", f / "run", "-o", f / "no" / "x.unscan"), "does not exist"),
     "trained already": (lambda f: ("train", f / "tiny.yaml", "--out", f / "run"), "--resume"),
+    "unknown pass": (lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--passes", "fold"), "no pass 'fold'"),
+    "pass without its option": (
+        lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--passes", "unroll,restore-reset"), "memory_reset",
+    ),
+    "option without its pass": (
+        lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--passes", "unroll", "--threshold", "1"),
+        "fold-threshold",
+    ),
+    "bad top-k": (lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--top-k", "x=3"), "k=4,v=0.5"),
+    "weights of a run": (lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--weights", f / "w.pt"), "FILE.py"),
+    "bad shape": (lambda f: ("compile", f / "n.py:Net", "-o", f / "x.unscan", "--shape", "3y4"), "3x32x32"),
+    "bad argument": (lambda f: ("compile", f / "n.py:Net", "-o", f / "x.unscan", "--arg", "3"), "name=value"),
+    "missing class file": (lambda f: ("compile", f / "no.py:Net", "-o", f / "x.unscan", "--shape", "3"), "no.py"),
     "NaN weights": (lambda f: ("compile", spoiled(f), "-o", f / "x.unscan"), "layer1.linear"),
 }  # fmt: skip
 

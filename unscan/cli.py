@@ -12,11 +12,9 @@ from typing import Any
 import click
 
 from unscan.compiler.errors import InvalidInput, UnscanError
+from unscan.compiling import arguments_of, compile_, given, inspect, takes_input, takes_module, takes_source
 from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
-from unscan.train import FILE, data_option, json_option, train, train_sdn
-
-RESET = click.Choice(["none", "subtract", "zero"])
-PHASE = click.Choice(["now", "next"])
+from unscan.train import FILE, json_option, train, train_sdn
 
 
 class Main(click.Group):
@@ -40,23 +38,6 @@ def main() -> None:
     """Train spiking models with scans, deploy them step by step, and prove that they fire the same spikes."""
 
 
-input_options = [
-    click.option(
-        "--input", "inputs", type=FILE, help="A .npy array (T, B, ...) instead of the task's test data."
-    ),
-    click.option("--labels", type=FILE, help="A .npy array (B,) of classes that belong to --input."),
-    click.option("--samples", type=click.IntRange(min=1), help="Use only the first N samples."),
-    data_option,
-]
-
-
-def takes_input(command: Any) -> Any:
-    """Add the options that say what a graph is run on."""
-    for option in reversed(input_options):
-        command = option(command)
-    return command
-
-
 @main.command()
 @click.option(
     "--out", type=FILE, default=Path("unscan-demo"), show_default=True, help="Folder for everything it makes."
@@ -69,115 +50,19 @@ def demo(out: Path) -> None:
         sys.exit(1)
 
 
-@main.command("compile")
-@click.argument("source", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The .unscan file to write.")
-@click.option("--reset", type=RESET, help="Deploy with this reset; by default the one it was trained with.")
-@click.option("--phase", type=PHASE, help="When the reset acts: at once, or at the next step. Needs --reset.")
-@click.option("--threshold", type=float, help="Fold every threshold into the weights, to become this number.")
-@click.option("--check", "judged", is_flag=True, help="Measure on samples what each pass changes.")
-@click.option("--dt", type=float, help="Seconds per step of a NIR file that does not say.")
-@takes_input
-def compile_(
-    source: Path,
-    output: Path,
-    reset: Any,
-    phase: Any,
-    threshold: float | None,
-    judged: bool,
-    dt: float | None,
-    inputs: Path | None,
-    labels: Path | None,
-    samples: int | None,
-    data_dir: Path | None,
-) -> None:
-    """Compile a trained run, or a .nir or .unscan file, into the graph that is deployed."""
-    from unscan.compiler.pipeline import compile_graph
-    from unscan.show import console, graph_table, show
-    from unscan.sources import read_graph, read_samples
-
-    if phase and not reset:
-        raise InvalidInput("--phase says when a reset acts; name the reset, too, with --reset.")
-    if output.suffix != ".unscan":
-        raise InvalidInput(
-            f"Got the output {output}; give it the suffix .unscan (other formats: unscan export)."
-        )
-    graph = read_graph(source, dt=dt)
-    judge = None
-    if judged:
-        from unscan.runtime.judge import judge as judging
-
-        judge = judging(
-            read_samples(graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=samples or 32).x
-        )
-    compiled = compile_graph(graph, reset=reset, phase=phase, threshold=threshold, judge=judge)
-    compiled.save(output)
-    show(graph_table(compiled, f"{output}, compiled from {source}"))
-    for line in compiled.history:
-        console.print(f"  {line}", highlight=False)
-
-
-@main.command()
-@click.argument("source", type=FILE)
-@click.option("--svg", type=FILE, help="Also draw the graph into this file.")
-@click.option("--dt", type=float, help="Seconds per step of a NIR file that does not say.")
-@json_option
-def inspect(source: Path, svg: Path | None, dt: float | None, json_path: Path | None) -> None:
-    """Show what a run, .unscan or .nir file holds: nodes, signals, neurons, history."""
-    from unscan.show import console, graph_table, neurons_line, show, states_line, write_json
-    from unscan.sources import read_graph
-
-    graph = read_graph(source, dt=dt)
-    show(graph_table(graph, str(source)))
-    console.print(
-        f"{neurons_line(graph)}; {states_line(graph)}; numbers are {graph.dtype}; digest {graph.digest[:12]}"
-    )
-    for key in ("task", "decision"):
-        if key in graph.meta:
-            console.print(f"  {key}: {graph.meta[key]}", highlight=False)
-    for line in graph.history:
-        console.print(f"  {line}", highlight=False)
-    if svg:
-        from unscan.compiler.storage import writing
-        from unscan.runtime.report.drawing import draw
-
-        with writing(svg) as temporary:
-            temporary.write_text(draw(graph), encoding="utf-8")
-        console.print(f"Drawn: {svg}")
-    write_json(
-        json_path,
-        {
-            "digest": graph.digest,
-            "nodes": {
-                name: {
-                    "operator": type(node).__name__,
-                    "fed_by": [edge.source for edge in graph.into(name)],
-                    "sends": graph.signals[name].kind,
-                    "shape": graph.signals[name].shape,
-                    "settings": node.settings(),
-                    "arrays": {field: list(value.shape) for field, value in node.arrays()},
-                }
-                for name, node in ((name, graph.nodes[name]) for name in graph.order)
-            },
-            "meta": dict(graph.meta),
-            "history": graph.history,
-        },
-    )
-
-
 @main.command()
 @click.argument("source", type=FILE)
 @click.option("--target", required=True, help="A target; `unscan targets` lists them.")
-@click.option("--dt", type=float, help="Seconds per step of a NIR file that does not say.")
+@takes_source
 @json_option
-def check(source: Path, target: str, dt: float | None, json_path: Path | None) -> None:
+def check(source: Path, target: str, json_path: Path | None, **options: Any) -> None:
     """Say of each node, in data-flow order, whether a target can carry it, and why not."""
     from unscan.show import console, show, table, write_json
     from unscan.sources import read_graph
     from unscan.targets import find
 
     aim = find(target)
-    graph = read_graph(source, dt=dt)
+    graph = read_graph(source, **given(options))
     refused = aim.refusals(graph)
     made = table(f"{source} on {target}", "node", "operator", "deployable", "why not, and what helps")
     for name in graph.order:
@@ -293,6 +178,7 @@ def simulate(
 @click.argument("deployed", type=FILE)
 @click.option("--against", default=None, help="Executors, separated by commas; by default all.")
 @click.option("--precision", type=click.Choice(["64", "32", "both"]), default="both", show_default=True)
+@takes_module
 @takes_input
 @json_option
 def verify(
@@ -300,17 +186,21 @@ def verify(
     deployed: Path,
     against: str | None,
     precision: str,
+    weights: Path | None,
+    arguments: tuple[str, ...],
     inputs: Path | None,
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
     json_path: Path | None,
 ) -> None:
-    """Compare the spikes of the trained MODEL (a run's folder) with those of the DEPLOYED graph.
+    """Compare the spikes of the trained MODEL with those of the DEPLOYED graph.
 
+    MODEL is a run's folder, a graph's file, or FILE.py:NAME, a torch module's class in a Python file, which is run.
     Both run at 64 bits and as they are shipped. A sample may part where float32 rounding explains how far apart
     two membranes at a threshold are; such ties are listed. Any other difference, or a silent layer, gives exit
-    code 1.
+    code 1; then each parallel layer of the model is held against its own recurrence, and the first that leaves it is
+    named.
     """
     from unscan.runtime.verify import AGAINST, PRECISIONS
     from unscan.runtime.verify import verify as run
@@ -318,15 +208,21 @@ def verify(
         console,
         explain,
         layers_table,
+        localisation_lines,
         neurons_line,
         progress,
         show,
         verify_table,
         write_json,
     )
-    from unscan.sources import read_graph, read_run, read_samples
+    from unscan.sources import read_graph, read_model, read_samples
 
-    trained = read_run(model).model if model.is_dir() else read_graph(model)
+    in_file = model.suffix in (".unscan", ".nir")
+    trained = (
+        read_graph(model)
+        if in_file
+        else read_model(model, weights=weights, arguments=arguments_of(arguments))
+    )
     graph = read_graph(deployed)
     data = read_samples(graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=samples)
     with progress("verify") as bar:
@@ -342,7 +238,7 @@ def verify(
     show(verify_table(found, f"{model} and {deployed} on {data.description}"))
     console.print(f"Deployed: {neurons_line(graph)}")
     show(layers_table(found.comparisons[0], f"By layer, {found.comparisons[0].executor}"))
-    for line in explain(found):
+    for line in [*explain(found), *localisation_lines(found)]:
         console.print(line, highlight=False)
     write_json(
         json_path,
@@ -354,5 +250,7 @@ def verify(
     console.print("[bold]The deployed graph fires the spikes of the trained model.[/bold]")
 
 
-for command in (train, train_sdn, bench, doctor, passes, targets, executors, neurons, tasks, energies):
+for command in (
+    compile_, inspect, train, train_sdn, bench, doctor, passes, targets, executors, neurons, tasks, energies
+):  # fmt: skip
     main.add_command(command)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from unscan.compiler.ir import Graph
-from unscan.compiler.nodes import LI, LIF
-from unscan.compiler.nodes.neurons import Leaky, Spiking
+from unscan.compiler.nodes import Delay, Memory, Spiking, StoredMemory, Threshold
+from unscan.compiler.pipeline import Stage
 from unscan.compiler.storage import writing
+from unscan.compiler.text import diff, feeds
 from unscan.runtime.counts import Counts
 from unscan.runtime.energy import Energy
 from unscan.runtime.verify import Comparison, Verification
@@ -75,14 +77,14 @@ def f1(value: float) -> str:
 def settings(graph: Graph, name: str) -> str:
     """Return what distinguishes a node: its parameters' values or shapes, and its settings."""
     node = graph.nodes[name]
-    parts = []
-    for field, value in node.arrays():
-        number = f"{float(value):.6g}" if value.shape == () else f"{value.shape[0]} values"
-        parts.append(
-            f"{field} {number if isinstance(node, Leaky) else 'x'.join(map(str, value.shape)) or number}"
-        )
+    parts = [
+        f"{field} {value.item():.6g}" if value.shape == () else f"{field} {'x'.join(map(str, value.shape))}"
+        for field, value in node.arrays()
+    ]
     parts += [
-        f"{key} {value}" for key, value in node.settings().items() if value is not None and key != "shape"
+        f"{key} {f'{value:.6g}' if isinstance(value, float) else value}"
+        for key, value in node.settings().items()
+        if value is not None and key != "shape"
     ]
     return ", ".join(parts)
 
@@ -90,17 +92,20 @@ def settings(graph: Graph, name: str) -> str:
 def graph_table(graph: Graph, title: str) -> Table:
     """Return the nodes of a graph in data-flow order."""
     made = table(
-        title, "node", "operator", "fed by", "sends", "shape", "parameters", "settings", numbers="parameters"
-    )
+        title, "node", "operator", "fed by", "sends", "shape", "parameters", "state", "settings",
+        numbers="parameters,state",
+    )  # fmt: skip
     for name in graph.order:
-        signal = graph.signals[name]
+        node, signal = graph.nodes[name], graph.signals[name]
+        kept = sum(prod(size) for size in node.state(graph.inputs(name)).values())
         made.add_row(
             name,
-            type(graph.nodes[name]).__name__,
-            ", ".join(edge.source for edge in graph.into(name)),
+            type(node).__name__,
+            ", ".join(feeds(graph, name)),
             str(signal.kind),
             "x".join(map(str, signal.shape)),
-            f"{sum(value.size for _, value in graph.nodes[name].arrays()):,}",
+            f"{sum(value.size for _, value in node.arrays()):,}",
+            f"{kept:,}" if kept else "",
             settings(graph, name),
         )
     return made
@@ -108,12 +113,22 @@ def graph_table(graph: Graph, title: str) -> Table:
 
 def neurons_line(graph: Graph) -> str:
     """Say with which resets, phases and inequality the neurons of a graph fire."""
-    kinds = {
-        f"reset {n.reset} ({n.phase}), fires at u {n.fires} threshold"
-        for n in graph.nodes.values()
-        if isinstance(n, Spiking)
-    }
+    kinds = {said for name in graph.order if (said := neuron(graph, name))}
     return "; ".join(sorted(kinds)) or "no spiking neurons"
+
+
+def neuron(graph: Graph, name: str) -> str:
+    """Say how one node fires; "" where it does not."""
+    node = graph.nodes[name]
+    if isinstance(node, Spiking):
+        return f"reset {node.reset} ({node.phase}), fires at u {node.fires} threshold"
+    if isinstance(node, Threshold):
+        return f"no memory, fires at x {node.fires} threshold"
+    if isinstance(node, Memory):
+        rows, columns = node.membrane(graph.inputs(name))
+        stored = f", decay {node.decay}" if isinstance(node, StoredMemory) else ""
+        return f"memory of {rows} x {columns}{stored}, reset {node.reset}, fires at S {node.fires} threshold"
+    return ""
 
 
 def counts_table(counts: Counts, title: str) -> Table:
@@ -215,8 +230,34 @@ def explain(found: Verification) -> list[str]:
     return said + [f"{', '.join(who)}: {line}" for line, who in same.items()]
 
 
+def localisation_lines(found: Verification) -> list[str]:
+    """Return lines on which layers of the model leave their own recurrence, and which keep to it."""
+    local = found.localised
+    if local is None:
+        return []
+    said = [f"{departure}." for departure in local.departures]
+    if said:
+        said[0] = f"[bold]First to leave:[/bold] {said[0]}"
+    elif local.kept:
+        said.append(
+            "No parallel layer of the model leaves its own recurrence: look at what was changed after reading."
+        )
+    if local.kept:
+        said.append(f"They keep to their recurrence: {', '.join(local.kept)}.")
+    if local.reason:
+        said.append(f"The model could not be held against its own recurrences: {local.reason}")
+    if local.unheard:
+        said.append(f"They cannot be listened to: {', '.join(local.unheard)}.")
+    return said
+
+
 def _differences(row: Comparison) -> list[str]:
     said = []
+    if row.unheard:
+        said.append(
+            f"{', '.join(row.unheard)} cannot be listened to in the model, and the outputs speak for them: they differ "
+            f"by at most {row.agreement.output_relative:.2g} relatively in samples that do not part."
+        )
     if row.agreement.silent:
         said.append(f"{', '.join(row.agreement.silent)} fired no spike; a silent layer proves nothing.")
     if not row.holds and row.agreement.first:
@@ -231,6 +272,29 @@ def _differences(row: Comparison) -> list[str]:
 
 
 def states_line(graph: Graph) -> str:
-    """Say how many neurons keep a state."""
-    kept = sum(graph.signals[name].shape[-1] for name in graph.of(LIF, LI))
-    return f"{kept:,} neurons keep one state each"
+    """Say how many numbers a graph keeps between steps, and through which delays its loops run."""
+    numbers = sum(prod(size) for size in graph.states.values())
+    loops = [name for name in graph.of(Delay) if graph.recurrent]
+    through = f", with loops through {', '.join(loops)}" if loops else ""
+    return f"{numbers:,} numbers of state in {len(graph.states)} arrays{through}"
+
+
+def stages_table(stages: Sequence[Stage], *, timed: bool, judged: bool) -> Table:
+    """Return one row for each pass that ran: its time, the nodes it left, and what it changed on samples."""
+    figures = ["on samples", "F1", "apart", "membranes", "outputs"]
+    columns = ["rewrites", *(["seconds", "nodes"] if timed else []), *(figures if judged else [])]
+    made = table("Passes", "pass", *columns, numbers=",".join(columns))
+    for stage in stages:
+        row = [stage.step.name, str(len(diff(stage.before, stage.after)))]
+        if timed:
+            row += [f"{stage.seconds:.4f}", f"{len(stage.before.nodes)} -> {len(stage.after.nodes)}"]
+        if judged and (change := stage.change) is not None:
+            row += [
+                change.verdict,
+                f1(change.f1),
+                f"{change.apart} of {change.samples}",
+                f"{change.membranes:.2g}",
+                f"{change.outputs:.2g}",
+            ]
+        made.add_row(*row)
+    return made

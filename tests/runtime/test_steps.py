@@ -249,7 +249,9 @@ def agrees(node: Node, neuron, x: np.ndarray) -> None:
 @pytest.mark.parametrize("steps", [1, 63, 100])
 def test_neurons_step_as_they_are_trained(reset, steps):
     x = RNG.normal(0.4, 1, (steps, 3, 5))
-    synaptic = Synaptic(5, 0.7, 0.8, 0.5 if steps > 1 else 0.2, reset, phase="next", fires=">", gain="1-beta").double()
+    synaptic = Synaptic(
+        5, 0.7, 0.8, 0.5 if steps > 1 else 0.2, reset, phase="next", fires=">", gain="1-beta"
+    ).double()
     how = {"reset": reset, "trained_reset": reset}
     node = CubaLIF(
         **numbers(synaptic, "alpha", "beta", "threshold"), phase="next", fires=">", gain="1-beta", **how
