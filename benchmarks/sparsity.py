@@ -10,6 +10,7 @@ those of one sequence, on average. The post-training cut is not trained for.
 """
 
 import os
+import runpy
 import statistics
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,12 @@ from rich.table import Table
 
 from unscan.benchmarks.measuring import options, screen, write
 from unscan.compiler.errors import InvalidInput
-from unscan.compiler.frontends.load import load_model
-from unscan.compiler.frontends.trace import trace
+from unscan.compiler.frontends.load import load_graph
 from unscan.compiler.ir import Array, Graph
 from unscan.compiler.pipeline import compile_graph
 from unscan.runtime.agreement import compare
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.simulate import simulate
-from unscan.trainer.tasks import load
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "associative_recall.py"
 CHECKPOINT = "snntorch/associative_recall_gen2.pt"
@@ -34,20 +33,9 @@ PAIRS = (2, 3, 4, 5, 6)
 KEPT = (16, 8, 4, 2)
 
 
-def drawn(count: int) -> dict[int, tuple[Array, Array]]:
-    """Draw sequences x (T, B, 9) and the bits (B, 8) asked for at the last step, by number of pairs."""
-    task = load(
-        "associative_recall", settings={"pairs": list(PAIRS), "train": len(PAIRS), "test": count, "seed": 1}
-    )
-    parts = {pairs: task.tests[f"{pairs} pairs"] for pairs in PAIRS}
-    return {
-        pairs: (part.x.numpy().swapaxes(0, 1).copy(), part.y.numpy()[:, -1]) for pairs, part in parts.items()
-    }
-
-
 def accuracy(run: Execution, bits: Array) -> float:
     """Return the share of bits that are right at the last step."""
-    return float(np.mean((run.outputs[-1] > 0.5) == (bits > 0.5)))
+    return float(np.mean((run.outputs[-1] > 0.5) == bits))
 
 
 def row(graph: Graph, parts: dict[int, tuple[Array, Array]], whole: dict[int, Execution]) -> dict[str, Any]:
@@ -84,8 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
             "holds it with --data-dir DIR, or name it in UNSCAN_DATA."
         )
     count = 50 if given.quick else given.sequences
-    parts = drawn(count)
-    traced = trace(load_model(f"{EXAMPLE}:RecallNet", weights), parts[2][0])
+    sequences = runpy.run_path(str(EXAMPLE))["sequences"]
+    parts = {pairs: sequences(pairs, count, seed=pairs) for pairs in PAIRS}
+    traced = load_graph(f"{EXAMPLE}:RecallNet", shape=(9,), weights=weights, kind="spike")
     forms = {"as trained": compile_graph(traced), "scalar decay": compile_graph(traced, scalar_decay=True)}
     for kept in KEPT:
         forms[f"{kept} of 16"] = compile_graph(traced, top_k=kept, scalar_decay=True)

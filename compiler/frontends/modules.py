@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from unscan.compiler.errors import Unsupported
+from unscan.compiler.errors import MissingDependency, Unsupported
 from unscan.compiler.frontends.builder import Builder, Results, Value
-from unscan.compiler.ir import Array
+from unscan.compiler.ir import Array, Kind
 from unscan.compiler.nodes import (
     GLU,
     Activation,
@@ -24,6 +24,8 @@ from unscan.compiler.nodes import (
     LayerNorm,
     Linear,
     RMSNorm,
+    SumPool2d,
+    Threshold,
 )
 from unscan.compiler.nodes.stateless import Function
 
@@ -35,6 +37,9 @@ RULES = {
 }
 """Package of a module's class -> the file with its rules, imported once such a module is met."""
 
+VERSIONS = {"snntorch": "snntorch==1.0.0", "spikingjelly": "spikingjelly==2.0.0", "norse": "norse==1.1.0"}
+"""Package -> the release that its rules were written for and tested with."""
+
 REASONS: dict[type[nn.Module], str] = {
     nn.RNNBase: "its cells have no node, as they do not fire; use neurons",
     nn.RNNCellBase: "it has no node, as it does not fire; use neurons",
@@ -43,7 +48,6 @@ REASONS: dict[type[nn.Module], str] = {
     nn.TransformerEncoderLayer: "it mixes all steps of a sequence, so no step form of it with a state exists",
     nn.TransformerDecoderLayer: "it mixes all steps of a sequence, so no step form of it with a state exists",
     nn.MaxPool1d: "a maximum of real numbers has no node; pool with nn.AvgPool2d, or by stride",
-    nn.MaxPool2d: "a maximum of real numbers has no node; pool with nn.AvgPool2d, or by stride",
     nn.Softmax: "a softmax has no node; leave it out, as it changes no order, and apply it to the outputs",
     nn.LogSoftmax: "a softmax has no node; leave it out, as it changes no order, and apply it to the outputs",
 }
@@ -77,16 +81,25 @@ def read(module: nn.Module, to: Builder, name: str, x: Value) -> Value | Results
 
 def supported() -> list[str]:
     """Return the names of the classes that have a rule."""
-    return sorted(kind.__name__ for kind in read.registry if kind is not object)
+    return sorted(kind.__name__ for kind in read.registry if kind is not object and kind not in REASONS)
 
 
 def load_rules(model: nn.Module) -> None:
-    """Import the rules of every package that a model has modules of."""
+    """Import the rules of every package that a model has modules of.
+
+    Raises MissingDependency where the package is of a version that has other classes than the rules are for.
+    """
     packages = {
         kind.__module__.partition(".")[0] for module in model.modules() for kind in type(module).__mro__
     }
     for package in sorted(packages & set(RULES)):
-        import_module(RULES[package])
+        try:
+            import_module(RULES[package])
+        except ImportError as fault:
+            raise MissingDependency(
+                f"The model has modules of {package}, and what is installed of it is not what its rules are for "
+                f"({fault}); they are for {VERSIONS[package]}: pip install {VERSIONS[package]}"
+            ) from None
 
 
 def rest(model: nn.Module) -> None:
@@ -179,6 +192,21 @@ def _(module: nn.AvgPool2d, to: Builder, name: str, x: Value) -> Value:
     if not module.count_include_pad and module.padding not in (0, (0, 0)):
         raise Unsupported("an AvgPool2d that leaves its padding out of the count, which has no node")
     return to.add(name, AvgPool2d(kernel=module.kernel_size, stride=module.stride, padding=module.padding), x)
+
+
+@read.register
+def _(module: nn.MaxPool2d, to: Builder, name: str, x: Value) -> Value:
+    """Write max over a window of spikes = H(their sum - 1)."""
+    to.expects("folded", "step")
+    if to.signal(x).kind is not Kind.SPIKE:
+        raise Unsupported(
+            "a MaxPool2d of numbers, and a maximum of real numbers has no node; pool spikes, behind the neurons, or "
+            "with nn.AvgPool2d, or by stride"
+        )
+    if module.ceil_mode or module.return_indices or module.dilation not in (1, (1, 1)):
+        raise Unsupported("a MaxPool2d with ceil_mode, return_indices or dilation, which has no node")
+    sums = SumPool2d(kernel=module.kernel_size, stride=module.stride, padding=module.padding)
+    return to.add(name, Threshold(threshold=to.number(1)), to.add(f"{name}.sum", sums, x))
 
 
 @read.register(nn.BatchNorm1d)

@@ -41,15 +41,14 @@ from unscan.compiler.frontends.composition import (
     signal_of,
 )
 from unscan.compiler.frontends.modules import array, read
+from unscan.compiler.frontends.rules import refused, said
 from unscan.compiler.frontends.snntorch_settings import (
     decay_of,
     fires_of,
     firing_of,
     graded,
     plain,
-    refused,
     returned,
-    said,
     threshold_of,
 )
 from unscan.compiler.ir import Array, Kind

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from unscan.compiler.errors import Unsupported
+from unscan.compiler.frontends import rules
 from unscan.compiler.frontends.builder import Builder, Results, Value
 from unscan.compiler.frontends.composition import Firing, number
 from unscan.compiler.frontends.modules import array
+from unscan.compiler.frontends.rules import refused, said
 from unscan.compiler.ir import Array
 from unscan.compiler.nodes import Scale
 from unscan.compiler.nodes.neurons import Fires, Phase, Reset
@@ -54,14 +54,7 @@ def fires_of(module: Any) -> Fires:
 
 def plain(module: Any) -> None:
     """Raise Unsupported for a neuron with quantised states, or one whose steps a user has written anew."""
-    for kind in type(module).__mro__:
-        if kind.__module__.startswith("snntorch."):
-            break
-        changed = [key for key in vars(kind) if not key.startswith("__") and hasattr(kind.__base__, key)]
-        if changed:
-            raise refused(
-                module, f"{kind.__name__} writes {', '.join(changed)} of it anew, which no rule knows"
-            )
+    rules.plain(module)
     if getattr(module, "state_quant", False):
         raise refused(
             module,
@@ -97,14 +90,3 @@ def graded(module: Any, to: Builder, name: str, spikes: Value, *, times: int = 1
 def returned(module: Any, spikes: Value, *states: Value | None) -> Value | Results:
     """Return what the module's forward returns."""
     return spikes if module.init_hidden and not module.output else Results((spikes, *states))
-
-
-def said(value: Array) -> str:
-    """Return a number, or the range of several, as a message says it."""
-    low, high = f"{np.min(value):.6g}", f"{np.max(value):.6g}"
-    return low if low == high else f"{low} to {high}"
-
-
-def refused(module: nn.Module, reason: str) -> Unsupported:
-    """Return the error for a module, with the reason."""
-    return Unsupported(f"a snntorch.{type(module).__name__}, which cannot be read: {reason}")

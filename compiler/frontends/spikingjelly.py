@@ -221,6 +221,7 @@ def _(module: layer.Flatten, to: Builder, name: str, x: Value) -> Value:
 @read.register(layer.Conv1d)
 @read.register(layer.Conv2d)
 @read.register(layer.AvgPool2d)
+@read.register(layer.MaxPool2d)
 @read.register(layer.BatchNorm1d)
 @read.register(layer.BatchNorm2d)
 def _(module: Any, to: Builder, name: str, x: Value) -> Any:

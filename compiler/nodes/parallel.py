@@ -54,7 +54,8 @@ class LIFAnnealed(Spiking):
 
     u0 = beta u0 + g x,  s_0 = H(u0 - theta);  round k = 1 .. K:  m_k = u0 - lambda r_k,  s_k = H(m_k - theta),
     r_k <- beta (r_k + theta s_{k-1});  the spikes are s_K. Where `rounds` is None they are those that the rounds
-    converge to: one r, fed by the spikes themselves. The reset is always subtract. State: `rows` (K + 1, ...), or (2, ...): u0, then each r.
+    converge to: one r, fed by the spikes themselves. The reset is always subtract.
+    State: `rows` (K + 1, ...), or (2, ...): u0, then each r.
     """
 
     dialect: ClassVar[Dialect] = Dialect.PARALLEL

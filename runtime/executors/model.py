@@ -166,12 +166,8 @@ class Model:
 
 def shows(module: nn.Module) -> bool:
     """Say whether a layer is one of ours, which shows its membranes: when asked for them, or as what it returns."""
-    if not _of(module, "unscan"):
-        return False
-    from unscan.trainer.neurons import LeakyIntegrator
-
-    return (
-        isinstance(module, LeakyIntegrator)
+    return _of(module, "unscan") and (
+        getattr(module, "gives_membrane", False)
         or "return_membrane" in inspect.signature(module.forward).parameters
     )
 

@@ -262,7 +262,7 @@ def changed(**attributes: object) -> nn.Module:
         (changed(reset_mechanism="zero"), "was built with reset_mechanism='subtract' and holds 'zero'"),
         (snntorch.Leaky(0.8, threshold=0.0), "its threshold is 0, and a node's is greater than 0"),
         (snntorch.Leaky(0.8, spike_grad=torch.sigmoid), "its spike_grad gives other numbers"),
-        (Restated(0.8), "Restated writes fire of it anew"),
+        (Restated(0.8), "Restated writes fire anew"),
         (snntorch.Lapicque(beta=0.2), "a decay lies in \\[0, 1\\]"),
         (
             snntorch.RSynaptic(0.9, 0.8, all_to_all=False, reset_delay=False, init_hidden=True),

@@ -122,8 +122,10 @@ def agrees(model: nn.Module, shape: tuple[int, ...], steps: int = 63) -> None:
     for name, spikes in got.spikes.items():
         assert spikes.any(), f"{name} is silent"
         np.testing.assert_array_equal(spikes, expected.spikes[name])
-    for name, membrane in got.membranes.items():
-        np.testing.assert_allclose(membrane, expected.membranes[name], rtol=0, atol=1e-9)
+    for name, membrane in expected.membranes.items():
+        np.testing.assert_allclose(got.membranes[name], membrane, rtol=0, atol=1e-9)
+    shown = {name for name in got.membranes if not name.endswith("pool")}
+    assert shown == expected.membranes.keys()
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -169,6 +171,22 @@ def test_convolutions_of_images():
     graph = trace(Images(nn.Identity()), np.zeros((1, 1, 2, 6, 8), np.float32))
     assert graph.signals["conv"].shape == (4, 3, 4)
     assert graph.signals["pool"].shape == (4, 4, 5)
+
+
+class Pooled(nn.Module):
+    """Spikes, of which each window of an image passes on one where there is any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neuron, self.pool = Leaky(30, 0.8, 0.6), nn.MaxPool2d((2, 3), stride=2, padding=(0, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes = self.neuron(x).flatten(0, 1).unflatten(-1, (1, 5, 6))
+        return self.pool(spikes).unflatten(0, x.shape[:2])
+
+
+def test_the_maximum_of_spikes_is_a_sum_and_a_threshold():
+    agrees(Pooled(), (30,), 20)
 
 
 class Series(nn.Module):
@@ -275,7 +293,6 @@ REFUSED = {
     "softplus": (nn.Softplus(beta=2.0), "beta=2.0"),
     "hardtanh": (nn.Hardtanh(0, 1), "min_val=0"),
     "glu": (nn.GLU(0), r"nn.GLU\(0\).*last axis"),
-    "max pool": (nn.MaxPool2d(1), "MaxPool2d.*maximum of real numbers has no node"),
     "softmax": (nn.Softmax(-1), "leave it out, as it changes no order"),
     "lstm": (nn.LSTM(6, 6), "LSTM.*do not fire"),
 }
@@ -301,6 +318,7 @@ FOLDED = {
     "padding": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "padded by 'reflect'"),
     "statistics": (nn.BatchNorm2d(1, track_running_stats=False), "without running statistics"),
     "ceil": (nn.AvgPool2d(2, ceil_mode=True), "ceil_mode"),
+    "maximum": (nn.MaxPool2d(2), "MaxPool2d of numbers.*maximum of real numbers has no node"),
     "count": (nn.AvgPool2d(2, padding=1, count_include_pad=False), "padding out of the count"),
 }
 

@@ -54,7 +54,7 @@ def network(mode):
         layer.Conv2d(3, 4, 3, padding=1, bias=False, step_mode=mode),
         normed(layer.BatchNorm2d(4, step_mode=mode)),
         neuron.IFNode(1.5, step_mode=mode),
-        layer.AvgPool2d(2, step_mode=mode),
+        layer.MaxPool2d(2, step_mode=mode),
         layer.Flatten(step_mode=mode),
         layer.Dropout(0.3, step_mode=mode),
         layer.Linear(36, 12, step_mode=mode),

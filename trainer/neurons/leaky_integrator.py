@@ -1,5 +1,7 @@
 """The leaky integrator: a readout that adds up its input, forgets, and never fires."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,9 @@ class LeakyIntegrator(Decaying):
     channels: C. beta in [0, 1]: one number, or C of them. form: as in `StateLeaky`.
     Raises `InvalidInput` for an option, number or shape that does not fit.
     """
+
+    gives_membrane: ClassVar[bool] = True
+    """Whether what it returns is its membrane."""
 
     def __init__(
         self,
