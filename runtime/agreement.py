@@ -114,8 +114,9 @@ class Mismatch:
 
     @property
     def tie(self) -> bool:
-        """Whether rounding explains it."""
-        return self.apart <= self.rounding
+        """Whether rounding explains it: the membranes are close to each other, and both to the threshold."""
+        farthest = max(abs(u - self.threshold) for u in (self.membrane_a, self.membrane_b) if u == u)
+        return max(self.apart, farthest) <= self.rounding
 
     def __str__(self) -> str:
         neuron = self.neuron[0] if len(self.neuron) == 1 else self.neuron
@@ -322,14 +323,16 @@ def _mismatch(
     )
 
 
-def in_units_of(graph: Graph, other: Graph, execution: Execution) -> Execution:
-    """Return an execution of `other` with membranes scaled to the thresholds that `graph` has.
+def in_units_of(graph: Graph, other: Graph | None, execution: Execution) -> Execution:
+    """Return an execution of `other` (None: of a model as trained) with its membranes in the units that `graph` has.
 
-    A pass may move a threshold and all that feeds it: the membranes then differ by that factor and mean the same.
+    fold-threshold multiplies a membrane along with its threshold and all that feeds it; `meta["units"]` says by what.
     """
-    scaled = dict(execution.membranes)
-    for name in scaled:
-        new, old = (getattr(held.nodes.get(name), "threshold", None) for held in (graph, other))
-        if new is not None and old is not None and not np.array_equal(new, old):
-            scaled[name] = scaled[name] * (new.astype(np.float64) / old)
+    new, old = (held.meta.get("units", {}) if held else {} for held in (graph, other))
+    scaled = {
+        name: membrane * (np.asarray(new.get(name, 1.0)) / np.asarray(old.get(name, 1.0)))
+        if name in new or name in old
+        else membrane
+        for name, membrane in execution.membranes.items()
+    }
     return replace(execution, membranes=scaled)

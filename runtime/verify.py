@@ -235,8 +235,8 @@ class Truth:
         """Run x in both precisions; return executions, and what rounding grants to others at each."""
         runs = {runner: runner.run(x) for runner in set(self._runners.values())}
         made = {bits: runs[runner] for bits, runner in self._runners.items()}
-        if self._traced is not None:
-            made = {bits: in_units_of(self.deployed, self._traced, run) for bits, run in made.items()}
+        known = self.model if isinstance(self.model, Graph) else None
+        made = {bits: in_units_of(self.deployed, known, run) for bits, run in made.items()}
         measured = {} if isinstance(self.model, Graph) else measure(self.deployed, made[64], made[32])
         return made, {64: double(rounded=self._rounded(), measured=measured), 32: Rounding(measured=measured)}
 

@@ -205,6 +205,7 @@ def verify(
     from unscan.runtime.verify import AGAINST, PRECISIONS
     from unscan.runtime.verify import verify as run
     from unscan.show import (
+        changes,
         console,
         explain,
         layers_table,
@@ -238,7 +239,8 @@ def verify(
     show(verify_table(found, f"{model} and {deployed} on {data.description}"))
     console.print(f"Deployed: {neurons_line(graph)}")
     show(layers_table(found.comparisons[0], f"By layer, {found.comparisons[0].executor}"))
-    for line in [*explain(found), *localisation_lines(found)]:
+    changed = [] if found.holds else changes(graph)
+    for line in [*explain(found), *localisation_lines(found), *changed]:
         console.print(line, highlight=False)
     write_json(
         json_path,

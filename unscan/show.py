@@ -15,6 +15,7 @@ from rich.table import Table
 
 from unscan.compiler.ir import Graph
 from unscan.compiler.nodes import Delay, Memory, Spiking, StoredMemory, Threshold
+from unscan.compiler.passes import PASSES
 from unscan.compiler.pipeline import Stage
 from unscan.compiler.storage import writing
 from unscan.compiler.text import diff, feeds
@@ -230,6 +231,15 @@ def explain(found: Verification) -> list[str]:
     return said + [f"{', '.join(who)}: {line}" for line, who in same.items()]
 
 
+def changes(graph: Graph) -> list[str]:
+    """Return the lines of a graph's history that tell of another model than was read."""
+    return [
+        f"Changed after reading: {line}"
+        for line in graph.history
+        if (step := PASSES.get(line.partition(":")[0])) and step.changes
+    ]
+
+
 def localisation_lines(found: Verification) -> list[str]:
     """Return lines on which layers of the model leave their own recurrence, and which keep to it."""
     local = found.localised
@@ -239,9 +249,7 @@ def localisation_lines(found: Verification) -> list[str]:
     if said:
         said[0] = f"[bold]First to leave:[/bold] {said[0]}"
     elif local.kept:
-        said.append(
-            "No parallel layer of the model leaves its own recurrence: look at what was changed after reading."
-        )
+        said.append("No parallel layer of the model leaves its own recurrence.")
     if local.kept:
         said.append(f"They keep to their recurrence: {', '.join(local.kept)}.")
     if local.reason:

@@ -244,7 +244,8 @@ REASONS = {
         ["mean", "sum", "amax", "max", "median", "var", "std", "norm", "prod", "argmax"], _DECISION
     ),
     **dict.fromkeys(
-        ["conv1d", "conv2d", "batch_norm", "layer_norm", "rms_norm", "embedding", "avg_pool2d", "max_pool2d"], _MODULE
+        ["conv1d", "conv2d", "batch_norm", "layer_norm", "rms_norm", "embedding", "avg_pool2d", "max_pool2d"],
+        _MODULE,
     ),
     **dict.fromkeys(
         ["flip", "roll", "cumsum", "cumprod", "fft", "rfft", "irfft", "scaled_dot_product_attention"], _TIME

@@ -25,6 +25,8 @@ class Pass(ABC):
     name: ClassVar[str]
     given: ClassVar[Dialect | None] = Dialect.ITERATIVE
     result: ClassVar[Dialect | None] = Dialect.ITERATIVE
+    changes: ClassVar[bool] = False
+    """Whether it makes another model on purpose, to be measured on data."""
 
     @abstractmethod
     def rewrite(self, graph: Graph) -> Rewrite:

@@ -51,6 +51,7 @@ class Calibrate(Pass):
     """
 
     name: ClassVar[str] = "calibrate"
+    changes: ClassVar[bool] = True
     wanted: Mapping[str, Array]
     rates: Rates
     rounds: int = 12

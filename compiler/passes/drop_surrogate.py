@@ -25,6 +25,7 @@ class DropSurrogate(Pass):
     """
 
     name: ClassVar[str] = "drop-surrogate"
+    changes: ClassVar[bool] = True
     given: ClassVar[Dialect | None] = None
     result: ClassVar[Dialect | None] = None
 

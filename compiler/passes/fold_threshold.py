@@ -51,7 +51,8 @@ class FoldThreshold(Pass):
     Option `threshold`: the one that is wanted.
 
     Given and result: iterative nodes. Preserves: spikes, to rounding of the weights (exactly where wanted / theta is a
-    power of two); membranes are multiplied by wanted / theta. What cannot be folded stays, and the note says why.
+    power of two); membranes are multiplied by wanted / theta, and `meta["units"]` of the graph says by how much for
+    each neuron. What cannot be folded stays, and the note says why.
 
     Raises:
         InvalidInput: a wanted threshold that is not greater than 0.
@@ -94,7 +95,9 @@ class FoldThreshold(Pass):
             return graph
         notes.append(f"{name}: threshold folded into {', '.join(found)}")
         changed = {name: replace(neuron, threshold=wanted, **scaled_along(neuron, factor))}
-        return graph.with_nodes({**found, **changed})
+        units: dict[str, Any] = graph.meta.get("units", {})
+        units = units | {name: (np.asarray(units.get(name, 1.0)) * factor).tolist()}
+        return graph.with_nodes({**found, **changed}).annotate(meta={"units": units})
 
 
 def scaled_along(neuron: Node, factor: Array) -> dict[str, Array]:

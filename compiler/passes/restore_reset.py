@@ -34,6 +34,7 @@ class RestoreReset(Pass):
     """
 
     name: ClassVar[str] = "restore-reset"
+    changes: ClassVar[bool] = True
     reset: Reset | None = "zero"
     phase: Phase | None = None
     memories: Reset | None = None

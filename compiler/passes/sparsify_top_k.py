@@ -43,6 +43,7 @@ class SparsifyTopK(Pass):
     """
 
     name: ClassVar[str] = "sparsify-top-k"
+    changes: ClassVar[bool] = True
     given: ClassVar[Dialect | None] = None
     result: ClassVar[Dialect | None] = None
     keys: Count | None = None

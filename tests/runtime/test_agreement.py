@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -212,3 +214,14 @@ def test_decisions():
     assert decide(outputs, "last") == [0]
     assert decide(outputs, "mean") == [1]
     assert accuracy(outputs, np.array([1]), "mean") == 1.0
+
+
+def test_equal_membranes_on_other_sides_of_other_thresholds_are_no_tie():
+    graph = two_layers()
+    lower = graph.with_nodes({"lif1": replace(graph.nodes["lif1"], threshold=np.float64(0.35))})
+    x = sequence(graph, 30, 3)
+    found = compare(lower, Reference(graph).run(x), Reference(lower).run(x), x=x)
+    assert found.partings
+    assert not found.ties
+    assert not found.holds
+    assert found.first.membrane_a == found.first.membrane_b
