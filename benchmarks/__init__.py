@@ -9,5 +9,8 @@ BENCHMARKS = {
     "memory": "memory of a training pass at 16 384 steps, neuron by neuron",
     "ablation": "training forms, decays and thresholds of one network on sequential MNIST",
     "recall": "associative recall by number of pairs: three generations of memory",
+    "sparsity": "a trained matrix memory made sparse: accuracy and operations by keys and values kept",
+    "scale": "a SpikingSSM of 75 M parameters traced, compiled, saved and loaded: seconds and memory",
+    "memory_inference": "a step of a sparse matrix memory: event by event, onnxruntime, torch",
     "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch",
 }

@@ -1,10 +1,11 @@
 """What the documents and examples say, run."""
 
+import os
 import re
 import runpy
+import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from unscan.cli import main
@@ -35,14 +36,41 @@ def test_every_link_of_the_documents_leads_somewhere():
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
-def test_examples_run(example, capsys):
-    runpy.run_path(str(example), run_name="__main__")
-    said = capsys.readouterr().out
-    assert "the same spikes everywhere: True" in said
-    found = re.findall(r"accuracy (\d+\.\d)%", said)
+def said(example: str, monkeypatch, capsys, *arguments: str) -> str:
+    """Run an example and return what it printed."""
+    path = str(ROOT / "examples" / example)
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    runpy.run_path(path, run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_every_example_is_run_here():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
+        "own_module.py",
+        "associative_recall.py",
+    }
+
+
+def test_a_module_of_ones_own(monkeypatch, capsys):
+    printed = said("own_module.py", monkeypatch, capsys)
+    assert "the same spikes everywhere: True" in printed
+    found = re.findall(r"accuracy (\d+\.\d)%", printed)
     assert len(set(found)) == 1
     assert float(found[0]) > 85
+
+
+EXACT = {2: 0.976, 3: 0.947, 4: 0.919, 5: 0.899, 6: 0.867}
+"""Bit accuracies of the checkpoint run as the recurrence, step by step in float32, by pairs; measured apart."""
+
+
+def test_a_network_of_snntorch_from_its_file(monkeypatch, capsys):
+    folder = os.environ.get("UNSCAN_DATA")
+    known = ["--weights", f"{folder}/snntorch/associative_recall_gen2.pt"] if folder else ["--samples", "20"]
+    printed = said("associative_recall.py", monkeypatch, capsys, *known)
+    found = {int(n): float(right) for n, right in re.findall(r"(\d) pairs: bit accuracy (\d\.\d+)", printed)}
+    assert found.keys() == EXACT.keys()
+    if folder:
+        assert all(abs(found[pairs] - right) <= 0.005 for pairs, right in EXACT.items())
 
 
 def test_every_recipe_is_valid_and_every_key_documented():

@@ -19,7 +19,7 @@ SAMPLES = 32
 
 input_options = [
     click.option(
-        "--input", "inputs", type=FILE, help="A .npy array (T, B, ...) instead of the task's test data."
+        "--input", "inputs", type=FILE, help="A .npy array (T, B, ...) instead of the task's own data."
     ),
     click.option("--labels", type=FILE, help="A .npy array (B,) of classes that belong to --input."),
     click.option("--samples", type=click.IntRange(min=1), help="Use only the first N samples."),
@@ -175,7 +175,12 @@ def compile_(
     graph = read_graph(source, **given(options))
     x = None
     if judged or calibrate:
-        x = read_samples(graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=samples or SAMPLES).x
+        limit = samples or SAMPLES
+        found = read_samples(
+            graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=limit, training=True
+        )
+        x = found.x
+        console.print(f"Measured on {found.description}", highlight=False)
     stages: list[Stage] = []
 
     def watch(stage: Stage) -> None:

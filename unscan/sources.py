@@ -131,10 +131,17 @@ def is_source(path: Path) -> bool:
 
 
 def read_samples(
-    graph: Graph, *, inputs: Path | None, labels: Path | None, data_dir: Path | None, limit: int | None
+    graph: Graph,
+    *,
+    inputs: Path | None,
+    labels: Path | None,
+    data_dir: Path | None,
+    limit: int | None,
+    training: bool = False,
 ) -> Samples:
-    """Return what a graph is run on: arrays from files, or else the test part of the task it was trained on.
+    """Return what a graph is run on: arrays from files, or else a part of the task it was trained on.
 
+    The part is that for tests, or with `training` that for training, on which thresholds may be moved.
     Of a task that asks for answers at its steps there are no labels: their accuracy is measured in training alone.
 
     Raises:
@@ -147,7 +154,7 @@ def read_samples(
         y = None if labels is None else read_array(labels)
         found = Samples(x, y, str(inputs))
     else:
-        found = _task_samples(graph, data_dir)
+        found = _task_samples(graph, data_dir, training=training)
     if limit is None:
         return found
     count = min(limit, found.x.shape[1])
@@ -170,18 +177,19 @@ def read_array(path: Path) -> Array:
     return array
 
 
-def _task_samples(graph: Graph, data_dir: Path | None) -> Samples:
+def _task_samples(graph: Graph, data_dir: Path | None, *, training: bool) -> Samples:
     from unscan.trainer.tasks import load
 
     settings: dict[str, Any] | None = graph.meta.get("task")
     if settings is None:
         raise InvalidInput(
-            "The graph does not say which task it was trained on, so its test data is not known; give inputs with "
+            "The graph does not say which task it was trained on, so its data is not known; give inputs with "
             "--input FILE.npy, an array (T, B, ...)."
         )
     task = load(**settings, data_dir=data_dir)
+    part, name = (task.train, "training") if training else (task.test, "test")
     return Samples(
-        np.ascontiguousarray(task.test.x.numpy().swapaxes(0, 1), np.float32),
-        task.test.y.numpy() if task.targets == "class" else None,
-        f"the {len(task.test.y)} test samples of {task.description}",
+        np.ascontiguousarray(part.x.numpy().swapaxes(0, 1), np.float32),
+        part.y.numpy() if task.targets == "class" else None,
+        f"the {len(part.y)} {name} samples of {task.description}",
     )

@@ -8,7 +8,7 @@ import pytest
 from unscan.benchmarks import BENCHMARKS
 from unscan.benchmarks.measuring import medians, memory
 
-OWN_DATA = sorted(BENCHMARKS.keys() - {"ablation"})
+OWN_DATA = sorted(BENCHMARKS.keys() - {"ablation", "sparsity"})
 
 
 def test_every_benchmark_says_what_it_is():
