@@ -40,6 +40,8 @@ class ScalarDecay(Pass):
     def rewrite(self, graph: Graph) -> Rewrite:
         """Return the graph with scalar decays."""
         changed, notes = {}, []
+        if not graph.of(StoredMemory):
+            notes.append("the graph has no matrix memory, so nothing decays by one number")
         for name in graph.of(StoredMemory):
             memory = cast(StoredMemory, graph.nodes[name])
             if memory.decay == "dense":

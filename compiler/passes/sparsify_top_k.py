@@ -73,7 +73,9 @@ class SparsifyTopK(Pass):
                 f"sparsify-top-k was told of the layer {unknown[0]!r}, which is no matrix memory of this graph; its "
                 f"matrix memories are: {', '.join(memories) or 'none'}."
             )
-        notes: list[str] = []
+        notes: list[str] = (
+            [] if memories else ["the graph has no matrix memory, so nothing is kept or left out"]
+        )
         for name, port, count in self._wanted(memories):
             graph = keep(graph, name, port, count, notes)
         return Rewrite(graph, notes)

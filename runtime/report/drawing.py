@@ -1,6 +1,7 @@
 """The graph as a picture: SVG, data flow from top to bottom, one row for each distance from the input.
 
-What skips a row runs down on the right, and what comes back in a loop runs up on the left.
+What skips a row runs between the rows to the right, down there, and back between rows; what comes back in a loop runs
+up on the left.
 """
 
 from __future__ import annotations
@@ -72,8 +73,12 @@ def draw(graph: Graph) -> str:
         side_y = y1 + HEIGHT * share
         if edge in skips:
             lane_x = width - MARGIN - LANE * skips.index(edge) - 8
-            path = f"M{x0 + WIDTH:g} {y0 + HEIGHT / 2:g}H{lane_x:g}V{side_y:g}H{x1 + WIDTH + 2:g}"
-            port = (x1 + WIDTH + 24, side_y - 3)
+            below, above = y0 + HEIGHT + 6 + apart(skips, edge), y1 - 12 - apart(skips, edge)
+            enter_x = x1 + WIDTH * share
+            path = (
+                f"M{x0 + WIDTH / 2:g} {y0 + HEIGHT:g}V{below:g}H{lane_x:g}V{above:g}H{enter_x:g}V{y1 - 2:g}"
+            )
+            port = (enter_x, y1 + 10)
         elif edge in backs:
             lane_x = MARGIN + LANE * backs.index(edge) + 8
             path = f"M{x0:g} {y0 + HEIGHT / 2:g}H{lane_x:g}V{side_y:g}H{x1 - 2:g}"
@@ -102,6 +107,11 @@ def draw(graph: Graph) -> str:
     parts += labels
     parts += legend(graph, MARGIN, height - MARGIN + 4)
     return "\n".join([*parts, "</svg>\n"])
+
+
+def apart(skips: list[Edge], edge: Edge) -> int:
+    """Return how far from the others an edge runs between two rows."""
+    return 5 * (skips.index(edge) % 5)
 
 
 def entry(graph: Graph, edge: Edge) -> float:
