@@ -64,6 +64,7 @@ def main() -> None:
         "--weights", type=Path, help="the checkpoint, a state dict; without it nothing is known"
     )
     parser.add_argument("--samples", type=int, default=2000, help="sequences for each number of pairs")
+    parser.add_argument("--inputs", type=Path, help="write the sequences of 6 pairs here, for unscan verify")
     options = parser.parse_args()
 
     source = Path(f"{__file__}:RecallNet")
@@ -71,6 +72,8 @@ def main() -> None:
     print("\n".join(graph.history))
     for pairs in range(2, 7):
         x, bits = sequences(pairs, options.samples, seed=pairs)
+        if options.inputs and pairs == 6:
+            np.save(options.inputs, x)
         run = unscan.simulate(graph, x)
         right = np.mean((run.outputs[-1] > 0.5) == bits)
         acs = "" if run.counts is None else f", {run.counts.total.acs:,} ACs"

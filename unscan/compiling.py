@@ -42,7 +42,10 @@ source_options = [
         help="Which of several things that the class returns is the output.",
     ),
     click.option("--dt", type=float, help="Seconds per step of a NIR file that does not say."),
-    click.option("--nir-dialect", help="The framework that wrote a NIR file, whose model it is to equal."),
+    click.option(
+        "--nir-dialect",
+        help="What wrote a NIR file: nir, snntorch, norse, sinabs or spikingjelly; its model is what is read.",
+    ),
     click.option(
         "--nir-reset", type=RESET, help="How the neurons of a NIR file reset, where it does not say."
     ),
