@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import snntorch
 import torch
 from torch import nn
 
@@ -13,7 +14,6 @@ from unscan.compiler.nodes import Activation, AssociativeScan, Input, LIFConvolu
 from unscan.runtime.localise import TOLERANCE, UNDERFLOW, localise
 from unscan.trainer.neurons import AssociativeLeaky, Leaky, StateLeaky
 
-snntorch = pytest.importorskip("snntorch")
 T, B, FEATURES, ROWS, COLUMNS, FAST = 40, 3, 4, 3, 5, 2
 
 
