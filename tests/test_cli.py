@@ -184,7 +184,6 @@ def test_verify_says_which_layer_is_another(in_python):
 
 
 def test_verify_names_the_layer_column_and_step_of_a_scan_that_underflows(tmp_path):
-    pytest.importorskip("snntorch")
     (tmp_path / "net.py").write_text(
         MODEL.replace("from unscan.trainer import AssociativeLeaky, Leaky", "from snntorch import AssociativeLeaky\n"
                       "from unscan.trainer import Leaky")

@@ -12,6 +12,7 @@ import numpy as np
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Graph, Kind
+from unscan.compiler.nodes import Input
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,7 +142,8 @@ def read_samples(
 ) -> Samples:
     """Return what a graph is run on: arrays from files, or else a part of the task it was trained on.
 
-    The part is that for tests, or with `training` that for training, on which thresholds may be moved.
+    Indices may stand in an array (T, B). The part is that for tests, or with `training` that for training, on which
+    thresholds may be moved.
     Of a task that asks for answers at its steps there are no labels: their accuracy is measured in training alone.
 
     Raises:
@@ -151,6 +153,9 @@ def read_samples(
         raise InvalidInput("Got --labels without --input; give the inputs that they belong to, too.")
     if inputs is not None:
         x = read_array(inputs)
+        (entry,) = graph.of(Input)
+        if graph.signals[entry].kind is Kind.INDEX and x.ndim == 2:
+            x = x[..., None]
         y = None if labels is None else read_array(labels)
         found = Samples(x, y, str(inputs))
     else:

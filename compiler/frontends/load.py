@@ -37,8 +37,9 @@ def load_model(
 
     Args:
         source: FILE.py:NAME, a class that is an nn.Module, or a function that returns one. The file is run.
-        weights: a state dict, `.pt` (torch.save) or `.safetensors`; None leaves the weights as they are built. The
-            model is in float32, or in float64 where the file holds float64.
+        weights: a state dict, `.pt` (torch.save) or `.safetensors`; None leaves the weights as they are built, with
+            torch's seed 0, so that they are the same each time. The model is in float32, or in float64 where the file
+            holds float64.
         arguments: what NAME is called with.
 
     Raises:
@@ -46,7 +47,9 @@ def load_model(
         DamagedFile: weights that are truncated, or hold more than tensors.
     """
     path, name = _parts(source)
-    made = _built(_namespace(path), path, name, dict(arguments or {}))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = _built(_namespace(path), path, name, dict(arguments or {}))
     if weights is not None:
         load_weights(made, weights)
     return made.eval()
@@ -76,7 +79,9 @@ def load_graph(
     sample = np.zeros((1, 1, *(shape or ())), np.int64 if kind is Kind.INDEX else np.float32)
     graph = trace(model, sample, kind=kind, stepwise=stepwise, output=output)
     path, name = _parts(source)
-    said = f"read {path.name}:{name}" + (f" with {weights.name}" if weights else ", its weights as built")
+    said = f"read {path.name}:{name}" + (
+        f" with {weights.name}" if weights else ", its weights as built with seed 0"
+    )
     return Graph(graph.nodes, graph.edges, history=(said, *graph.history), meta=graph.meta)
 
 

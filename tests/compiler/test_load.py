@@ -88,7 +88,7 @@ def test_the_command_line_reads_the_same(file):
     assert is_source(path)
     assert not is_source(Path("run/folder"))
     graph = read_graph(path, shape=(4,))
-    assert graph.history == ("read my_model.py:small, its weights as built",)
+    assert graph.history == ("read my_model.py:small, its weights as built with seed 0",)
     assert graph.signals["input"].kind is Kind.REAL
     assert read_model(path).fc1.out_features == 3
     assert read_graph(Path(f"{file}:Words"), kind="index").signals["input"].kind is Kind.INDEX
@@ -235,3 +235,12 @@ def test_the_recall_network_is_read_from_its_file(tmp_path):
         asked = [i for i in range(3) if (x[2 * i, sample, :8] == x[7, sample, :8]).all()]
         assert any((x[2 * i + 1, sample, :8] == bits[sample]).all() for i in asked)
     assert Reference(graph).run(x).outputs.shape == (8, 5, 8)
+
+
+def test_weights_as_built_are_the_same_each_time(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text("from torch import nn\n\n\ndef net():\n    return nn.Linear(3, 2)\n")
+    state = torch.get_rng_state()
+    first, second = (load_model(f"{path}:net").weight for _ in range(2))
+    assert first.tolist() == second.tolist()
+    assert torch.equal(torch.get_rng_state(), state)
