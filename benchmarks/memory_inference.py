@@ -41,7 +41,7 @@ def tables(side: int) -> dict[str, Array]:
 def graph(drawn: dict[str, Array], decay: Any) -> Graph:
     """Return the memory, fed by the tables."""
     memory = AssociativeMemory(
-        threshold=np.float32(THRESHOLD), queries=1, trained_reset="none", decay=decay, fires=">="
+        threshold=np.array(THRESHOLD, np.float32), queries=1, trained_reset="none", decay=decay, fires=">="
     )
     nodes = {"word": Input((1,), Kind.INDEX), **{name: Embedding(rows) for name, rows in drawn.items()}}
     edges = [edge for name in drawn for edge in (Edge("word", name), Edge(name, "memory", name))]

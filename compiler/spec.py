@@ -26,6 +26,7 @@ from unscan.compiler.nodes import (
     LIFConvolution,
     LIFSurrogate,
     Linear,
+    MaxPool2d,
     Memory,
     Output,
     Pool2d,
@@ -77,6 +78,11 @@ RULES: tuple[Rule, ...] = (
     (Pool2d, "its kernel is positive", lambda n: len(n.kernel) == n.axes and min(n.kernel) > 0),
     (Window, "its stride is positive", lambda n: len(n.stride) == n.axes and min(n.stride) > 0),
     (Window, "its padding is not negative", lambda n: len(n.padding) == 2 * n.axes and min(n.padding) >= 0),
+    (
+        MaxPool2d,
+        "its padding is smaller than its kernel",
+        lambda n: all(p < k for p, k in zip(n.padding, n.kernel * 2, strict=True)),
+    ),
     (Embedding, "its weight has two axes", lambda n: n.weight.ndim == 2),
     (
         LayerNorm,

@@ -36,6 +36,7 @@ from unscan.compiler.nodes import (
     LIFAnnealed,
     LIFSurrogate,
     Linear,
+    MaxPool2d,
     Memory,
     Multiply,
     Output,
@@ -167,6 +168,14 @@ def _(node: Pool2d, work: Work) -> Operations:
     windows = reached(node, shape, np.ones((shape[0], *node.kernel), np.int64), (1, 1))
     met = sum(int((events * windows).sum()) for _, events in work.sources["x"])
     return Operations(updates={"pool": met, **({"scale": work.sent} if isinstance(node, AvgPool2d) else {})})
+
+
+@cost.register
+def _(node: MaxPool2d, work: Work) -> Operations:
+    assert isinstance(node.kernel, tuple)
+    shape = work.shape("x")
+    compared = int(reached(node, shape, np.ones((shape[0], *node.kernel), np.int64), (1, 1)).sum())
+    return Operations(updates={"pool": compared * work.turns})
 
 
 def reached(node: Window, shape: tuple[int, ...], each: Array, dilation: tuple[int, ...]) -> Array:

@@ -48,6 +48,7 @@ from unscan.compiler.nodes import (
     Flatten,
     Input,
     Linear,
+    MaxPool2d,
     Memory,
     Pool2d,
     Reshape,
@@ -343,6 +344,11 @@ def _(node: Convolution) -> int:
 def _(node: Pool2d) -> int:
     assert isinstance(node.kernel, tuple)
     return prod(node.kernel)
+
+
+@terms.register
+def _(node: MaxPool2d) -> None:
+    return None
 
 
 @terms.register

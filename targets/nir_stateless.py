@@ -22,6 +22,7 @@ from unscan.compiler.nodes import (
     Input,
     LayerNorm,
     Linear,
+    MaxPool2d,
     Multiply,
     Output,
     Pool2d,
@@ -72,6 +73,11 @@ def _(node: Pool2d, to: Encoding, name: str, x: str) -> str:
     share = prod(node.kernel) if isinstance(node, AvgPool2d) else 1
     weight = dense(np.full((channels, 1, *node.kernel), 1 / share), channels)
     return slide(node, weight, None, (1, 1), to, name, x)
+
+
+@emit_node.register
+def _(node: MaxPool2d, to: Encoding, name: str, x: str) -> str:
+    raise Unsupported(f"NIR has no maximum; pool spikes, behind the neurons, in the model, or {DEPLOY}")
 
 
 def dense(weight: Array, groups: int) -> Array:

@@ -27,6 +27,7 @@ from unscan.compiler.nodes import (
     Input,
     LayerNorm,
     Linear,
+    MaxPool2d,
     Multiply,
     Output,
     Pool2d,
@@ -85,6 +86,12 @@ def _(node: Pool2d, step: Step, name: str, x: str) -> str:
     if isinstance(node, AvgPool2d):
         return step.add("Div", [y, step.constant(prod(node.kernel), name, "numbers")], name, "y")
     return y
+
+
+@emit_node.register
+def _(node: MaxPool2d, step: Step, name: str, x: str) -> str:
+    window = {"kernel_shape": node.kernel, "strides": node.stride, "pads": node.padding}
+    return step.add("MaxPool", [x], name, "y", **window)
 
 
 def convolve(node: Convolution, step: Step, name: str, x: str) -> str:

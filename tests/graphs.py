@@ -32,8 +32,10 @@ from unscan.compiler.nodes import (
     Input,
     LayerNorm,
     Linear,
+    MaxPool2d,
     Multiply,
     Output,
+    Pool2d,
     Reshape,
     RMSNorm,
     Scale,
@@ -151,9 +153,10 @@ def random_node(rng: np.random.Generator, node: type[Node], signal: Signal) -> N
             ),
             groups=groups,
         )
-    if issubclass(node, SumPool2d | AvgPool2d) and len(shape) == 3:
+    if issubclass(node, Pool2d) and len(shape) == 3:
         kernel = tuple(int(rng.integers(1, size + 1)) for size in shape[1:])
-        return node(kernel=kernel, stride=int(rng.integers(1, 3)), padding=int(rng.integers(0, 2)))
+        padding = int(rng.integers(0, 2)) if node is not MaxPool2d or min(kernel) > 1 else 0
+        return node(kernel=kernel, stride=int(rng.integers(1, 3)), padding=padding)
     if node is Scale:
         return Scale(parameter(-1, 1.5))
     if node is BatchNorm:
@@ -344,6 +347,7 @@ SINGLE = (
     Conv2d,
     SumPool2d,
     AvgPool2d,
+    MaxPool2d,
     Scale,
     BatchNorm,
     LayerNorm,

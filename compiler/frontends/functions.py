@@ -237,7 +237,7 @@ _DECISION = (
     "it has no node; over steps it is a decision, and no part of a graph, which gives an output at every step: return "
     "all steps, and decide outside of the model"
 )
-_MODULE = "use the module of torch.nn in its place, so that its weights have a name"
+_MODULE = "use the module of torch.nn in its place, so that what it does has a name"
 _TIME = "it mixes the steps of a sequence, which only neurons and state-space layers do"
 REASONS = {
     **dict.fromkeys(

@@ -23,6 +23,7 @@ from unscan.compiler.nodes import (
     Embedding,
     LayerNorm,
     Linear,
+    MaxPool2d,
     RMSNorm,
     SumPool2d,
     Threshold,
@@ -196,17 +197,14 @@ def _(module: nn.AvgPool2d, to: Builder, name: str, x: Value) -> Value:
 
 @read.register
 def _(module: nn.MaxPool2d, to: Builder, name: str, x: Value) -> Value:
-    """Write max over a window of spikes = H(their sum - 1)."""
+    """Write it as H(sum - 1) where spikes are pooled, which more targets have."""
     to.expects("folded", "step")
-    if to.signal(x).kind is not Kind.SPIKE:
-        raise Unsupported(
-            "a MaxPool2d of numbers, and a maximum of real numbers has no node; pool spikes, behind the neurons, or "
-            "with nn.AvgPool2d, or by stride"
-        )
     if module.ceil_mode or module.return_indices or module.dilation not in (1, (1, 1)):
         raise Unsupported("a MaxPool2d with ceil_mode, return_indices or dilation, which has no node")
-    sums = SumPool2d(kernel=module.kernel_size, stride=module.stride, padding=module.padding)
-    return to.add(name, Threshold(threshold=to.number(1)), to.add(f"{name}.sum", sums, x))
+    window = {"kernel": module.kernel_size, "stride": module.stride, "padding": module.padding}
+    if to.signal(x).kind is not Kind.SPIKE:
+        return to.add(name, MaxPool2d(**window), x)
+    return to.add(name, Threshold(threshold=to.number(1)), to.add(f"{name}.sum", SumPool2d(**window), x))
 
 
 @read.register(nn.BatchNorm1d)

@@ -2,7 +2,15 @@
 
 from unscan.compiler.ir import Node
 from unscan.compiler.nodes.boundary import Input, Output
-from unscan.compiler.nodes.convolution import AvgPool2d, Conv1d, Conv2d, Convolution, Pool2d, SumPool2d
+from unscan.compiler.nodes.convolution import (
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Convolution,
+    MaxPool2d,
+    Pool2d,
+    SumPool2d,
+)
 from unscan.compiler.nodes.delay import Delay
 from unscan.compiler.nodes.diagonal import Diagonal, DiagonalConvolution, DiagonalSSM
 from unscan.compiler.nodes.memory import (
@@ -61,6 +69,7 @@ NODES: dict[str, type[Node]] = {
         Conv2d,
         SumPool2d,
         AvgPool2d,
+        MaxPool2d,
         Embedding,
         Scale,
         BatchNorm,
@@ -141,6 +150,7 @@ __all__ = [
     "LayerNorm",
     "Leaky",
     "Linear",
+    "MaxPool2d",
     "Memory",
     "Multiply",
     "Node",

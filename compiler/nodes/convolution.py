@@ -96,7 +96,7 @@ class Conv2d(Convolution):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pool2d(Window):
-    """A sum or mean over windows of `kernel` numbers, channel by channel. x: (C, H, W) -> y: (C, H', W')."""
+    """A sum, mean or maximum over windows of `kernel` numbers, channel by channel. x: (C, H, W) -> y: (C, H', W')."""
 
     axes: ClassVar[int] = 2
     kernel: Sizes
@@ -122,6 +122,11 @@ class SumPool2d(Pool2d):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AvgPool2d(Pool2d):
     """y = the sum of x over each window, divided by the numbers of a window; padding counts as zeros."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool2d(Pool2d):
+    """y = the largest of x in each window; padding is no number, and covers no window as a whole."""
 
 
 def each(value: Sizes, axes: int) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ from unscan.compiler.nodes import (
     LIFScan,
     LIFSurrogate,
     Linear,
+    MaxPool2d,
     Memory,
     Multiply,
     Output,
@@ -126,12 +127,18 @@ def _(node: Pool2d, state: State, x: Array) -> Stepped:
     return Stepped(total / (node.kernel[0] * node.kernel[1]) if isinstance(node, AvgPool2d) else total)
 
 
-def windows(node: Convolution | Pool2d, x: Array, covered: tuple[int, ...]) -> Array:
-    """Return (B, C, *places, *covered): what each window sees of x (B, C, *space) with zeros around it."""
+@step.register
+def _(node: MaxPool2d, state: State, x: Array) -> Stepped:
+    assert isinstance(node.kernel, tuple)
+    return Stepped(windows(node, x, node.kernel, around=-np.inf).max(axis=(-2, -1)))
+
+
+def windows(node: Convolution | Pool2d, x: Array, covered: tuple[int, ...], around: float = 0.0) -> Array:
+    """Return (B, C, *places, *covered): what each window sees of x (B, C, *space) with a number around it."""
     assert isinstance(node.padding, tuple)
     assert isinstance(node.stride, tuple)
-    around = zip(node.padding[: node.axes], node.padding[node.axes :], strict=True)
-    padded = np.pad(x, ((0, 0), (0, 0), *around))
+    margins = zip(node.padding[: node.axes], node.padding[node.axes :], strict=True)
+    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=around)
     seen = sliding_window_view(padded, covered, axis=tuple(range(2, 2 + node.axes)))
     return seen[(slice(None), slice(None), *(slice(None, None, s) for s in node.stride))]
 

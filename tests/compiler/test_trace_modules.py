@@ -185,6 +185,26 @@ class Pooled(nn.Module):
         return self.pool(spikes).unflatten(0, x.shape[:2])
 
 
+class Tutorial(nn.Module):
+    """A convolution whose largest numbers drive the neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.neuron = (
+            nn.Conv2d(1, 3, 2),
+            nn.MaxPool2d(2, padding=1),
+            Leaky(27, 0.8, 0.6),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = self.pool(self.conv(x.flatten(0, 1)))
+        return self.neuron(pooled.unflatten(0, x.shape[:2]).flatten(2))
+
+
+def test_the_maximum_of_numbers_is_a_node():
+    agrees(Tutorial(), (1, 5, 5), 20)
+
+
 def test_the_maximum_of_spikes_is_a_sum_and_a_threshold():
     agrees(Pooled(), (30,), 20)
 
@@ -318,7 +338,7 @@ FOLDED = {
     "padding": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "padded by 'reflect'"),
     "statistics": (nn.BatchNorm2d(1, track_running_stats=False), "without running statistics"),
     "ceil": (nn.AvgPool2d(2, ceil_mode=True), "ceil_mode"),
-    "maximum": (nn.MaxPool2d(2), "MaxPool2d of numbers.*maximum of real numbers has no node"),
+    "maximum": (nn.MaxPool2d(2, ceil_mode=True), "MaxPool2d with ceil_mode"),
     "count": (nn.AvgPool2d(2, padding=1, count_include_pad=False), "padding out of the count"),
 }
 

@@ -182,7 +182,7 @@ refused = {
     "ternary": neuron.TernaryIFNode(step_mode="m"),
     "clif": neuron.ComplementaryLIFNode(step_mode="m"),
     "readout": neuron.NonSpikingLIFNode(),
-    "pool": layer.MaxPool2d(2, step_mode="m"),
+    "pool": layer.MaxPool2d(2, ceil_mode=True, step_mode="m"),
     "no-rule": neuron.DSRIFNode(),
     "soft-surrogate": neuron.LIFNode(surrogate_function=surrogate.Sigmoid(spiking=False), step_mode="m"),
     "fires-on": neuron.LIFNode(v_threshold=0.5, v_reset=0.6, step_mode="m"),

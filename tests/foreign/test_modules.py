@@ -24,7 +24,7 @@ REFUSED = {
         "ternary": "it fires spikes of -1 too",
         "clif": "its reset grows with a sigmoid",
         "readout": "give the decision over time to the graph",
-        "pool": "a maximum of real numbers has no node",
+        "pool": "MaxPool2d with ceil_mode",
         "no-rule": "a spikingjelly.DSRIFNode, which cannot be read: no rule knows it; supported are IFNode, LIFNode",
         "soft-surrogate": "its surrogate_function, Sigmoid, gives other numbers than 0 below the threshold",
         "fires-on": "its threshold, 0.5, is not above 0.6, so that it fires on without an input",

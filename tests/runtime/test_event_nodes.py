@@ -28,6 +28,7 @@ from unscan.compiler.nodes import (
     Input,
     LayerNorm,
     Linear,
+    MaxPool2d,
     Multiply,
     Output,
     RMSNorm,
@@ -45,6 +46,7 @@ SHAPES = {
     Conv2d: (4, 6, 7),
     SumPool2d: (2, 6, 7),
     AvgPool2d: (2, 6, 7),
+    MaxPool2d: (2, 6, 7),
     Linear: (70,),
     DiagonalSSM: (70,),
 }

@@ -27,6 +27,7 @@ from unscan.compiler.nodes import (
     LIFAnnealed,
     LIFSurrogate,
     Linear,
+    MaxPool2d,
     Multiply,
     Output,
     Reshape,
@@ -117,6 +118,8 @@ def test_pools_are_torchs(kernel, stride, padding):
     settings = {"kernel": kernel, "stride": stride, "padding": padding}
     close(ran(AvgPool2d(**settings), x), mean)
     close(ran(SumPool2d(**settings), x), mean * size)
+    largest = by_torch(lambda s: functional.max_pool2d(s, kernel, stride, padding), x)
+    close(ran(MaxPool2d(**settings), x), largest)
 
 
 def test_a_window_pads_before_and_behind_as_it_says():

@@ -10,10 +10,10 @@ from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.elements import gate, keep_largest, normalise, place
 from unscan.runtime.executors.event.neurons import cross, delayed, filter_modes, remembered, straighten, tire
 from unscan.runtime.executors.event.program import Column, Op
-from unscan.runtime.executors.event.synapses import add_patches, add_windows, copy, matrix
+from unscan.runtime.executors.event.synapses import add_patches, add_windows, copy, largest_of, matrix
 
-CONVOLVE, POOL, DIVIDE, EMBED, NORM, GATE, PRODUCT, KEEP, PLACE = map(int, list(Op)[12:21])
-CROSS, TIRE, FILTER, DELAY = map(int, list(Op)[21:25])
+CONVOLVE, POOL, LARGEST, DIVIDE, EMBED, NORM, GATE, PRODUCT, KEEP, PLACE = map(int, list(Op)[12:22])
+CROSS, TIRE, FILTER, DELAY = map(int, list(Op)[22:26])
 OP, WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[:9])
 STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:])
 
@@ -46,6 +46,10 @@ def others(
                     add_patches(whole, weights, variant == 1, E[t], e_sent[t], X[t], Y[t])
                 else:
                     add_windows(whole, variant == 1, E[t], e_sent[t], X[t], Y[t])
+    elif op == LARGEST:
+        for t in range(steps):
+            largest_of(whole, width, X[t], Y[t])
+            y_live[t] = x_live[t]
     elif op == DIVIDE:
         for t in range(steps):
             if x_live[t] != 0:

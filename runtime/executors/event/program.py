@@ -49,29 +49,31 @@ class Op(IntEnum):
     """buffer += the weights of every neuron that the list names, at the places that it reaches; a number, or AC."""
     POOL = 13
     """buffer += every neuron that the list names, at the windows that see it."""
-    DIVIDE = 14
+    LARGEST = 14
+    """buffer = the largest number of the source in each window."""
+    DIVIDE = 15
     """buffer = itself / a number."""
-    EMBED = 15
+    EMBED = 16
     """buffer = the row of the weights that the source names."""
-    NORM = 16
+    NORM = 17
     """buffer = the source, normalised."""
-    GATE = 17
+    GATE = 18
     """buffer = the first half of the source times the sigmoid of the second."""
-    PRODUCT = 18
+    PRODUCT = 19
     """buffer = source x second."""
-    KEEP = 19
+    KEEP = 20
     """buffer = the largest of the source, else 0."""
-    PLACE = 20
+    PLACE = 21
     """A part of the buffer = source."""
-    CROSS = 21
+    CROSS = 22
     """One Threshold: list = the neurons that fire."""
-    TIRE = 22
+    TIRE = 23
     """One AdaptiveLIF: list = the neurons that fire."""
-    FILTER = 23
+    FILTER = 24
     """One DiagonalSSM: buffer = its output."""
-    DELAY = 24
+    DELAY = 25
     """buffer = what a delay line gives, or the line takes the source, or both."""
-    MEMORY = 25
+    MEMORY = 26
     """One matrix memory: list = the entries that fire, or buffer = what is read of them."""
 
 

@@ -25,6 +25,7 @@ from unscan.compiler.nodes import (
     Input,
     LayerNorm,
     Linear,
+    MaxPool2d,
     Multiply,
     Output,
     Pool2d,
@@ -111,6 +112,18 @@ def _(node: Pool2d, name: str, assembly: Assembly, ports: Ports) -> Value:
     if isinstance(node, AvgPool2d):
         numbers, _ = assembly.constants(np.full((1, 1), prod(node.kernel), np.float64), name)
         assembly.emit(Op.DIVIDE, width, source=target, params=numbers)
+    return assembly.counted(name, target)
+
+
+@rule.register
+def _(node: MaxPool2d, name: str, assembly: Assembly, ports: Ports) -> Value:
+    shape, places = assembly.graph.inputs(name)["x"].shape, assembly.graph.signals[name].shape[1:]
+    target = assembly.buffer(shape[0] * prod(places))
+    assert isinstance(node.kernel, tuple)
+    sizes = (prod(shape[1:]), prod(places), 1, 1, prod(node.kernel))
+    whole = assembly.whole_numbers(*sizes, reach(node, shape[1:], node.kernel, places, (1, 1)))
+    source = assembly.joined(ports["x"])
+    assembly.emit(Op.LARGEST, prod(shape), source=source, target=target, whole=whole)
     return assembly.counted(name, target)
 
 

@@ -107,3 +107,17 @@ def add_windows(whole: Array, spiking: bool, ids: Array, total: int, numbers: Ar
         number = target.dtype.type(1) if spiking else numbers[ids[k]]
         for e in range(firsts[at], firsts[at + 1]):
             target[channel * outside + links[2 * e]] += number
+
+
+@kernel
+def largest_of(whole: Array, width: int, x: Array, y: Array) -> None:
+    """Write the largest of x (channels after each other, `width` numbers) in every window; see `add_patches`."""
+    inside, outside = whole[0], whole[1]
+    firsts, links = whole[5 : 6 + inside], whole[6 + inside :]
+    y[: width // inside * outside] = -np.inf
+    for i in range(width):
+        channel = i // inside
+        at = i - channel * inside
+        for e in range(firsts[at], firsts[at + 1]):
+            place = channel * outside + links[2 * e]
+            y[place] = max(y[place], x[i])
