@@ -62,6 +62,11 @@ SAME = frozenset(["detach", "clone", "contiguous", "data", "requires_grad"])
 LINE = 80
 """Characters of a user's line that a message shows."""
 OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+COMPILER = Path(__file__).resolve().parent.parent
+CALLING = (
+    str(Path(str(sys.modules["unscan"].__file__)).parent), str(COMPILER), str(COMPILER.parent / "runtime"),
+)  # fmt: skip
+"""Where our own code stands that calls the model."""
 
 
 class Origin(NamedTuple):
@@ -178,7 +183,12 @@ class Recorder:
         except Exception as fault:
             shapes = [tuple(leaf.shape) for leaf in leaves(args) if isinstance(leaf, torch.Tensor)]
             folds = isinstance(module, nn.Conv1d | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d | nn.AvgPool2d)
-            hint = f" In a model of sequences {REMEDIES['folded']}." if folds else ""
+            hint = (
+                f" In a model of sequences {REMEDIES['folded']}; if the model is one step, say so: stepwise=True, "
+                "--stepwise."
+                if folds
+                else ""
+            )
             raise InvalidGraph(
                 f"{type(module).__name__} {name!r} does not fit what feeds it, a tensor of shape "
                 f"{', '.join(map(str, shapes))}: {first_line(fault)} ({user_line()}).{hint}"
@@ -350,6 +360,8 @@ def user_line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN):
         frame = frame.f_back
+    if frame.f_code.co_filename.startswith(CALLING):
+        return "in a forward of torch"
     file, number = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(file, number).strip()
     text = text if len(text) <= LINE else f"{text[: LINE - 3]}..."
