@@ -14,12 +14,12 @@ LayerNorm and RMSNorm divide by what the numbers of the moment are: they are no 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from unscan.compiler.ir import Graph
 from unscan.compiler.nodes import BatchNorm, LayerNorm, RMSNorm
 from unscan.compiler.passes.base import Pass, Rewrite
-from unscan.compiler.passes.weighted import taken_up
+from unscan.compiler.passes.weighted import folded
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,7 @@ class FoldNorm(Pass):
 
     def rewrite(self, graph: Graph) -> Rewrite:
         """Return the graph with its norms folded."""
-        notes = []
-        for name in graph.of(BatchNorm):
-            gain, offset = cast(BatchNorm, graph.nodes[name]).affine()
-            found = taken_up(graph, name, gain, offset)
-            if isinstance(found, str):
-                notes.append(f"{name}: stays, because {found}")
-            else:
-                notes.append(f"{name}: folded into {', '.join(found)}")
-                graph = graph.with_nodes(found).bypass(name)
+        graph, notes = folded(graph, BatchNorm, BatchNorm.affine)
         notes += [
             f"{name}: stays, because it divides by a spread of the numbers of each step, which is no fixed factor"
             for name in graph.of(LayerNorm, RMSNorm)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from unscan.compiler.nodes import (
     TopK,
 )
 from unscan.compiler.passes.base import Pass, Rewrite
-from unscan.compiler.passes.weighted import per_channel, scaled_outputs, taken_up
+from unscan.compiler.passes.weighted import folded, per_channel, scaled_outputs
 
 FIRING = (LIF, CubaLIF, AdaptiveLIF, Threshold, StoredMemory)
 
@@ -69,14 +69,7 @@ class FoldThreshold(Pass):
 
     def rewrite(self, graph: Graph) -> Rewrite:
         """Return the graph with its scales and thresholds folded."""
-        notes: list[str] = []
-        for name in graph.of(Scale):
-            found = taken_up(graph, name, cast(Scale, graph.nodes[name]).scale.astype(np.float64))
-            if isinstance(found, str):
-                notes.append(f"{name}: stays, because {found}")
-            else:
-                notes.append(f"{name}: folded into {', '.join(found)}")
-                graph = graph.with_nodes(found).bypass(name)
+        graph, notes = folded(graph, Scale, lambda node: (node.scale.astype(np.float64), None))
         for name in graph.of(*FIRING):
             graph = self._fold_neuron(graph, name, notes)
         return Rewrite(graph, notes)

@@ -8,9 +8,10 @@ Diagonal reads of its modes, c and d, take up a factor behind them likewise. Com
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import singledispatch
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -126,3 +127,25 @@ def taken_up(graph: Graph, name: str, gain: Array, offset: Array | None = None) 
     if padded and offsets is not None:
         return f"{padded[0]} pads with zeros behind it, to which nothing is added"
     return {target: scaled_inputs(cast(Weighted, graph.nodes[target]), gains, offsets) for target in after}
+
+
+def folded(
+    graph: Graph, kind: type[Node], affine: Callable[[Any], tuple[Array, Array | None]]
+) -> tuple[Graph, list[str]]:
+    """Return the graph without the nodes of a class that weights take up, y = gain x + offset, and what was done.
+
+    It goes on until none can be: one that is gone may have stood between another and its weights.
+    """
+    notes: list[str] = []
+    while True:
+        stay: dict[str, str] = {}
+        before = graph
+        for name in graph.of(kind):
+            found = taken_up(graph, name, *affine(graph.nodes[name]))
+            if isinstance(found, str):
+                stay[name] = f"{name}: stays, because {found}"
+            else:
+                notes.append(f"{name}: folded into {', '.join(found)}")
+                graph = graph.with_nodes(found).bypass(name)
+        if graph is before:
+            return graph, [*notes, *stay.values()]
