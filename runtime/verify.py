@@ -258,9 +258,8 @@ class Truth:
             if kind is Kind.INDEX:
                 sample = sample[..., 0].astype(np.int64)
             assert not isinstance(self.model, Graph)
-            known = {
-                key: self.deployed.meta[key] for key in ("stepwise", "output") if key in self.deployed.meta
-            }
+            asked = ("stepwise", "static", "steps", "output")
+            known = {key: self.deployed.meta[key] for key in asked if key in self.deployed.meta}
             self._traced = trace(self.model, sample, kind=kind, **known)
         return self._traced
 

@@ -37,6 +37,12 @@ source_options = [
     ),
     click.option("--stepwise", is_flag=True, help="The class's forward is one step, its states kept inside."),
     click.option(
+        "--static", is_flag=True, help="The class's forward repeats one step, as an image, by itself."
+    ),
+    click.option(
+        "--steps", type=click.IntRange(min=1), help="The fixed number of steps that the class takes."
+    ),
+    click.option(
         "--returned",
         type=click.IntRange(min=0),
         help="Which of several things that the class returns is the output.",

@@ -59,6 +59,8 @@ def read_graph(
     shape: tuple[int, ...] | None = None,
     kind: Kind | str | None = None,
     stepwise: bool = False,
+    static: bool = False,
+    steps: int | None = None,
     output: int | None = None,
     dt: float | None = None,
     nir_dialect: str | None = None,
@@ -70,7 +72,7 @@ def read_graph(
     Args:
         path: a run's folder (traced), a `.unscan` file, a `.nir` file, or FILE.py:NAME, a class in a Python file,
             which is run (see `unscan.compiler.frontends.load`).
-        weights, arguments, shape, stepwise, output: of a class in a Python file.
+        weights, arguments, shape, stepwise, static, steps, output: of a class in a Python file.
         kind: what the input carries, of such a class, or of a `.nir` file of others.
         dt, nir_dialect, nir_reset, nir_phase: of a `.nir` file of others (see `unscan.compiler.frontends.nir`).
 
@@ -79,7 +81,7 @@ def read_graph(
     """
     of_module = {
         "weights": weights, "arguments": arguments or None, "shape": shape, "stepwise": stepwise or None,
-        "output": output, "kind": kind,
+        "static": static or None, "steps": steps, "output": output, "kind": kind,
     }  # fmt: skip
     of_nir = {"dt": dt, "dialect": nir_dialect, "reset": nir_reset, "phase": nir_phase, "kind": kind}
     taken: dict[str, Any] = {}
@@ -90,9 +92,8 @@ def read_graph(
     for name, value in (of_module | of_nir).items():
         if value is not None and name not in taken:
             raise InvalidInput(
-                f"Got {name}={value}, which {path} does not take: weights, arguments, shape, stepwise and output are "
-                "for a class in a Python file, FILE.py:NAME; dt, dialect, reset, phase are for .nir files of others; "
-                "kind is for both."
+                f"Got {name}={value}, which {path} does not take: {', '.join(of_module)} are for a class in a Python "
+                f"file, FILE.py:NAME; {', '.join(of_nir)} are for .nir files of others."
             )
     said: dict[str, Any] = {name: value for name, value in taken.items() if value is not None}
     if taken is of_module:

@@ -26,7 +26,8 @@ AXES: dict[Axes, str] = {
 REMEDIES: dict[Axes, str] = {
     "sequence": "call it on the sequence, outside of the loop over the steps",
     "folded": "fold it with x.flatten(0, 1), and unfold what comes out with .unflatten(0, (T, B))",
-    "step": "call it in a loop over the steps, or, if the model is one step, say so: stepwise=True, --stepwise",
+    "step": "call it in a loop over the steps; if the model is one step, say so (stepwise=True, --stepwise), or if it "
+    "repeats one, as an image (static=True, --static)",
 }
 
 

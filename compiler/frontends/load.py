@@ -63,6 +63,8 @@ def load_graph(
     arguments: Mapping[str, Any] | None = None,
     kind: Kind | str = Kind.REAL,
     stepwise: bool = False,
+    static: bool = False,
+    steps: int | None = None,
     output: int | None = None,
 ) -> Graph:
     """Build a model as `load_model` does, and trace it on inputs of a shape (neurons, without time and batch).
@@ -77,7 +79,7 @@ def load_graph(
             "--shape, as in --shape 9 or --shape 2x34x34."
         )
     sample = np.zeros((1, 1, *(shape or ())), np.int64 if kind is Kind.INDEX else np.float32)
-    graph = trace(model, sample, kind=kind, stepwise=stepwise, output=output)
+    graph = trace(model, sample, kind=kind, stepwise=stepwise, static=static, steps=steps, output=output)
     path, name = _parts(source)
     said = f"read {path.name}:{name}" + (
         f" with {weights.name}" if weights else ", its weights as built with seed 0"

@@ -184,8 +184,8 @@ class Recorder:
             shapes = [tuple(leaf.shape) for leaf in leaves(args) if isinstance(leaf, torch.Tensor)]
             folds = isinstance(module, nn.Conv1d | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d | nn.AvgPool2d)
             hint = (
-                f" In a model of sequences {REMEDIES['folded']}; if the model is one step, say so: stepwise=True, "
-                "--stepwise."
+                f" In a model of sequences {REMEDIES['folded']}; if the model is one step, say so (stepwise=True, "
+                "--stepwise), or if it repeats one, as an image (static=True, --static)."
                 if folds
                 else ""
             )

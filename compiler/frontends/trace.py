@@ -1,8 +1,9 @@
 """Read a torch model: it is run on a small sample, and what it calls on what becomes a graph.
 
 A model takes sequences (T, B, ...) and is made of modules that do too; or it loops over the steps, calling modules
-that take one step and their state, and stacks what comes out; or it is one step itself (`stepwise`). A loop is read
-as one step, once every step is seen to be wired like the first and every state to come from the step before.
+that take one step and their state, and stacks what comes out; or it is handed one step, as an image, and loops over
+that (`static`); or it is one step itself (`stepwise`). A loop is read as one step, once every step is seen to be wired
+like the first and every state to come from the step before.
 
 The model is run twice, on samples of different T, B and numbers, and must give the same graph: what depends on the
 length, the batch or the numbers is no model of steps. Nothing is skipped but what does nothing at inference (Dropout,
@@ -38,6 +39,8 @@ def trace(
     *,
     kind: Kind | str | None = None,
     stepwise: bool = False,
+    static: bool = False,
+    steps: int | None = None,
     output: int | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Graph:
@@ -50,13 +53,18 @@ def trace(
         kind: what the input carries, "spike" (0 or 1), "graded", "real" or "index"; None: spike where the sample is
             bool, index where it holds whole numbers of shape (T, B), else real.
         stepwise: whether the forward is one step, and is called once for each.
+        static: whether the forward takes one step (B, ...) and makes a fixed number of steps of it, as of an image. The
+            graph takes sequences all the same: of that many equal steps, to be the model.
+        steps: how many the forward takes of a sequence, where it is a number of its own.
         output: which one is the output where the forward returns several; None: the first, if it is a tuple.
-        meta: facts to keep with the graph. `stepwise` and `output` are added to them where they were needed.
+        meta: facts to keep with the graph. `stepwise`, `static`, `steps` and `output` are added to them where they
+            were needed.
 
     Raises:
         Unsupported: a module or function that has no node, by name and line of the user's file; steps of a loop that
             differ.
-        InvalidInput: a sample that is no (T, B, ...) sequence, or a forward that depends on its input's values.
+        InvalidInput: a sample that is no (T, B, ...) sequence, a forward that depends on its input's values, or options
+            that exclude each other.
         InvalidGraph: shapes that do not fit, or parameters that are not finite, by name.
     """
     shape, kind = _step_shape(sample, kind)
@@ -64,13 +72,18 @@ def trace(
     whole = as_container(model)
     run: nn.Module = Stepwise(whole) if stepwise else whole
     wide = typical(model).dtype == torch.float64 or any(p.dtype == torch.float64 for p in model.parameters())
-    known: dict[str, Any] = {"stepwise": True} if stepwise else {}
-    if output is not None:
-        known["output"] = output
+    if stepwise + static + (steps is not None) > 1:
+        raise InvalidInput(
+            "A forward is one step, or repeats one, or takes a number of steps; say one of these."
+        )
+    options = {"stepwise": stepwise or None, "static": static or None, "steps": steps, "output": output}
+    known: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     first: Graph | None = None
-    for steps, batch in SAMPLES:
+    for length, batch in SAMPLES:
+        length = length if steps is None else steps
         to = _Comparing(first) if first else Builder(np.float64 if wide else np.float32)
-        x = _sample(whole, (steps, batch, *shape), kind, zero=first is None)
+        x = _sample(whole, (length, batch, *shape), kind, zero=first is None)
+        x = x[0] if static else x
         with untouched(whole) as changed:
             rest(whole)
             recorder = Recorder(whole, is_leaf)
@@ -80,8 +93,9 @@ def trace(
             called = {call.target for call in recorder.calls if call.is_module}
             hidden = {module for module in called if any(changed(part) for part in module.modules())}
         origin = _chosen(result, output, type(model).__name__)
+        length = origin.shape[0] if static else length
         to.add("input", Input(shape or (1,), kind))
-        walk = Walk(recorder, hidden, to, steps, batch, shape)
+        walk = Walk(recorder, hidden, to, length, batch, shape, static=static)
         walk.output(origin)
         if isinstance(to, _Comparing):
             to.finish()

@@ -31,6 +31,8 @@ class Walk:
         to: what they are written to; it has the input, as its first node.
         steps, batch: T and B of the sample.
         shape: the neurons of the input, () for indices.
+        static: whether the input is one step, the same at all. What is computed of it alone is so, too: a tensor of a
+            step that has no time. The steps of the loop are then told by the calls of what keeps a state.
     """
 
     def __init__(
@@ -41,12 +43,16 @@ class Walk:
         steps: int,
         batch: int,
         shape: tuple[int, ...],
+        *,
+        static: bool = False,
     ) -> None:
         self.recorder, self.hidden = recorder, hidden
         self.to, self.steps, self.batch = to, steps, batch
         self.reads: dict[tuple[Call, tuple[int | str, ...]], Read | Unusable] = {
-            (recorder.calls[0], ()): Read(("input",), "sequence", shape)
+            (recorder.calls[0], ()): Read(("input",), "step" if static else "sequence", shape)
         }
+        self.static: list[Call] = []
+        self.now: int | None = None
         self.loop: list[list[Call]] = [[] for _ in range(steps)]
         self.wanted: dict[Call, set[int]] = {}
         self.stepping: list[Call] = []
@@ -103,6 +109,9 @@ class Walk:
         if time:
             self._follow(call, time)
             return
+        if time is None and self._repeats(call):
+            return
+        self.now = time
         outcome = self._module(call) if call.is_module else self._function(call)
         for path, found in _spread(outcome, ()):
             self.reads[call, path] = found
@@ -111,8 +120,15 @@ class Walk:
         """Return the step that a call belongs to; None for one on whole sequences."""
         joins = call.name == "stack" and not call.is_module
         signals = call.args[:1] if call.is_module else (*call.args, *(call.kwargs or {}).values())
-        found = [self._at(leaf) for leaf in _origins(signals)]
-        times = {read.time for read in found if isinstance(read, Read)}
+        found = [read for leaf in _origins(signals) if isinstance(read := self._at(leaf), Read)]
+        times = {read.time for read in found if not is_static(read)}
+        if found and not times and self._keeps(call):
+            time = sum(earlier.target is call.target for step in self.loop for earlier in step)
+            if time >= self.steps:
+                raise Unsupported(
+                    f"{call.name!r} is called at more steps than the forward returns, {self.steps} ({call.line})."
+                )
+            return time
         if joins or times <= {None}:
             return None
         if len(times) > 1:
@@ -123,6 +139,29 @@ class Walk:
                 "a module, handed to it at the next step."
             )
         return times.pop()
+
+    def _keeps(self, call: Call) -> bool:
+        """Say whether a call is of a module that keeps a state, or is handed one."""
+        return call.is_module and (call.target in self.hidden or bool(call.args[1:] or call.kwargs))
+
+    def _repeats(self, call: Call) -> bool:
+        """Say whether a call does again what one before did with a static input, and read it as that."""
+        signals = [self._at(leaf) for leaf in _origins((call.args, call.kwargs or {}))]
+        if not signals or not all(isinstance(read, Read) and is_static(read) for read in signals):
+            return False
+        for earlier in self.static:
+            same = (earlier.is_module, earlier.name, earlier.target) == (
+                call.is_module,
+                call.name,
+                call.target,
+            )
+            if same and self._alike((earlier.args, earlier.kwargs), (call.args, call.kwargs), 0):
+                self.reads |= {
+                    (call, path): found for (owner, path), found in self.reads.items() if owner is earlier
+                }
+                return True
+        self.static.append(call)
+        return False
 
     def _function(self, call: Call) -> Outcome:
         name = call.name
@@ -213,7 +252,7 @@ class Walk:
                     f"The module {call.name!r} makes {shape} of {AXES[x.axes]} with {lead} first ({call.line}): time "
                     "and batch must stay in front."
                 )
-            parts.append(Read(value, x.axes, tuple(shape[len(lead) :]), x.time))
+            parts.append(Read(value, x.axes, tuple(shape[len(lead) :]), self.now))
         return tuple(parts) if several else parts[0]
 
     def _lead(self, axes: Axes) -> tuple[int, ...]:
@@ -302,6 +341,11 @@ class Walk:
             elif type(a) is not type(b) or (a is not b and a != b):
                 return False
         return True
+
+
+def is_static(read: Read) -> bool:
+    """Say whether a tensor is the same at every step."""
+    return read.axes == "step" and read.time is None
 
 
 def _origins(value: Any) -> Iterator[Origin]:

@@ -107,11 +107,25 @@ class Model:
         from unscan.compiler.frontends.trace import Stepwise
 
         run = Stepwise(self.module) if self.graph.meta.get("stepwise") else self.module
-        given = run(sequence)
+        given = run(self._step(sequence) if self.graph.meta.get("static") else sequence)
         if not isinstance(given, torch.Tensor):
             parts = list(given.values()) if isinstance(given, dict) else given
             given = parts[self.graph.meta.get("output", 0)]
+        if len(given) != len(sequence):
+            raise InvalidInput(
+                f"The model makes {len(given)} steps by itself, and the input has {len(sequence)}; give one of "
+                f"{len(given)} steps."
+            )
         return _numbers(given)
+
+    def _step(self, sequence: torch.Tensor) -> torch.Tensor:
+        """Return the one step that a sequence repeats."""
+        if not bool((sequence == sequence[0]).all()):
+            raise InvalidInput(
+                "The model takes one step and repeats it by itself, and the steps of the input differ; repeat one "
+                "along time, as numpy.repeat(x[None], steps, axis=0) does."
+            )
+        return sequence[0]
 
     def _hear(
         self,

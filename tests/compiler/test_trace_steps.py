@@ -279,3 +279,74 @@ def test_a_state_kept_by_hand_is_refused():
     with pytest.raises(Unsupported, match="'Kept' keeps a tensor in its attribute 'v'"):
         trace(model, np.zeros((1, 1, 5), np.float32), stepwise=True)
     assert model.v == 0.0
+
+
+def image(net: Net, x: Tensor) -> Any:
+    mem1, mem2 = net.lif1.init_leaky(), net.lif2.init_leaky()
+    spikes, membranes = [], []
+    for _ in range(6):
+        spk1, mem1 = net.lif1(torch.relu(net.fc1(x)), mem1)
+        spk2, mem2 = net.lif2(net.fc2(spk1), mem2)
+        spikes.append(spk2)
+        membranes.append(mem2)
+    return torch.stack(spikes), torch.stack(membranes)
+
+
+def image_once(net: Net, x: Tensor) -> Any:
+    current, mem, spikes = net.fc1(x), None, []
+    for _ in range(6):
+        spk, mem = net.lif1(current + 0.1, mem)
+        spikes.append(net.fc2(spk + current))
+    return torch.stack(spikes)
+
+
+def six(net: Net, x: Tensor) -> Any:
+    mem, spikes = net.lif1.init_leaky(), []
+    for step in range(6):
+        spk, mem = net.lif1(net.fc1(x[step]), mem)
+        spikes.append(spk)
+    return torch.stack(spikes)
+
+
+def twice_in_a_step(net: Net, x: Tensor) -> Any:
+    mem, spikes = net.lif1.init_leaky(), []
+    for _ in range(6):
+        _, mem = net.lif1(net.fc1(x), mem)
+        spk, mem = net.lif1(net.fc1(x), mem)
+        spikes.append(spk)
+    return torch.stack(spikes)
+
+
+@pytest.mark.parametrize("loop", [image, image_once])
+def test_a_step_that_the_model_repeats(loop):
+    model = Net(loop).double()
+    graph = trace(model, np.zeros((1, 1, 5)), static=True)
+    assert graph.meta["static"] is True
+    assert len(graph.of(Linear)) == 2
+    x = np.repeat(np.random.default_rng(0).normal(0, 2, (1, 4, 5)), 6, axis=0)
+    expected, got = Model(model, graph).run(x), Reference(graph).run(x)
+    np.testing.assert_allclose(got.outputs, expected.outputs, rtol=0, atol=1e-12)
+    assert all(spikes.any() for spikes in got.spikes.values())
+    for name, spikes in expected.spikes.items():
+        np.testing.assert_array_equal(got.spikes[name], spikes)
+    with pytest.raises(InvalidInput, match="the steps of the input differ"):
+        Model(model, graph).run(np.random.default_rng(0).normal(size=(6, 4, 5)))
+    with pytest.raises(InvalidInput, match="makes 6 steps by itself, and the input has 5"):
+        Model(model, graph).run(x[:5])
+
+
+def test_a_number_of_steps_that_is_the_models_own():
+    model = Net(six).double()
+    graph = trace(model, np.zeros((1, 1, 5)), steps=6)
+    x = np.random.default_rng(0).normal(0, 2, (6, 4, 5))
+    np.testing.assert_array_equal(Reference(graph).run(x).outputs, Model(model, graph).run(x).outputs)
+
+
+def test_steps_that_a_repeating_model_does_not_return_are_refused():
+    with pytest.raises(Unsupported, match="'lif1' is called at more steps than the forward returns, 6"):
+        trace(Net(twice_in_a_step), np.zeros((1, 1, 5)), static=True)
+
+
+def test_a_forward_is_one_thing():
+    with pytest.raises(InvalidInput, match="say one of these"):
+        trace(Net(image), np.zeros((1, 1, 5)), static=True, stepwise=True)
