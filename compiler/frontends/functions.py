@@ -12,8 +12,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
-from unscan.compiler.frontends.modules import array
+from unscan.compiler.errors import Unsupported
+from unscan.compiler.frontends.builder import Value
+from unscan.compiler.frontends.modules import array, read
 from unscan.compiler.frontends.shapes import SHAPES
 from unscan.compiler.frontends.site import Half, Outcome, Read, Site, Unusable
 from unscan.compiler.ir import Array, Kind
@@ -176,6 +179,25 @@ def _matmul(site: Site) -> Read:
     return site.gives(x, Linear(array(weight.T)))
 
 
+def _pool(kind: type[nn.MaxPool2d] | type[nn.AvgPool2d], *names: str) -> Callable[[Site], Read]:
+    """Return the rule of a pool that is called as a function: that of its module, by the names of its options."""
+
+    def rule(site: Site) -> Read:
+        x = site.read()
+        options = {name: site.argument(place, name) for place, name in enumerate(names, start=1)}
+        module = kind(**{name: value for name, value in options.items() if value not in (None, [], ())})
+        site.to.axes, site.to.expected = x.axes, ()
+        try:
+            value = read(module, site.to, site.name, x.value)
+        except Unsupported as fault:
+            raise site.refused(f"it is {fault}") from None
+        finally:
+            site.to.axes = None
+        return site.gives(replace(x, value=cast(Value, value)))
+
+    return rule
+
+
 def _glu(site: Site) -> Read:
     x = site.read()
     dims = len(site.lead(x.axes)) + len(x.shape)
@@ -226,6 +248,12 @@ FUNCTIONS: dict[str, Callable[[Site], Outcome]] = {
     "linear": _linear,
     "matmul": _matmul,
     "glu": _glu,
+    "max_pool2d": _pool(
+        nn.MaxPool2d, "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"
+    ),
+    "avg_pool2d": _pool(
+        nn.AvgPool2d, "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
+    ),
     **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "alpha_dropout"), _dropout),
     **dict.fromkeys(("float", "double", "to", "type", "type_as", "cpu", "cuda"), _identity),
     **dict.fromkeys(("rdiv", "rtruediv", "reciprocal"), _inverse),
@@ -237,14 +265,14 @@ _DECISION = (
     "it has no node; over steps it is a decision, and no part of a graph, which gives an output at every step: return "
     "all steps, and decide outside of the model"
 )
-_MODULE = "use the module of torch.nn in its place, so that what it does has a name"
+_MODULE = "use the module of torch.nn in its place, so that its weights have a name"
 _TIME = "it mixes the steps of a sequence, which only neurons and state-space layers do"
 REASONS = {
     **dict.fromkeys(
         ["mean", "sum", "amax", "max", "median", "var", "std", "norm", "prod", "argmax"], _DECISION
     ),
     **dict.fromkeys(
-        ["conv1d", "conv2d", "batch_norm", "layer_norm", "rms_norm", "embedding", "avg_pool2d", "max_pool2d"],
+        ["conv1d", "conv2d", "batch_norm", "layer_norm", "rms_norm", "embedding"],
         _MODULE,
     ),
     **dict.fromkeys(

@@ -46,6 +46,12 @@ def folded(net: Net, x: Tensor) -> Tensor:
     return net.fc(x.flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[1]))
 
 
+def pooled(net: Net, x: Tensor) -> Tensor:
+    images = net.wide(x).flatten(0, 1).unflatten(-1, (2, 2, 3))
+    y = functional.max_pool2d(images, (1, 2), 1) + functional.avg_pool2d(images, (1, 2), stride=1)
+    return y.flatten(1).unflatten(0, x.shape[:2])
+
+
 def augmented(net: Net, x: Tensor) -> Tensor:
     y = net.fc(x)
     y += x
@@ -79,6 +85,7 @@ ACCEPTED: dict[str, Callable[[Any, Tensor], Any]] = {
     ),
     "glu": lambda net, x: functional.glu(net.wide(x), dim=-1),
     "a glu by hand": halves,
+    "pools": pooled,
     "shapes": shapes,
     "folded": folded,
     "in place": augmented,
