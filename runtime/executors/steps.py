@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import singledispatch
-from math import erf, pi, sqrt
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from unscan.compiler.errors import Unsupported
 from unscan.compiler.ir import Array, Node
@@ -52,6 +50,7 @@ from unscan.compiler.nodes import (
     Threshold,
     TopK,
 )
+from unscan.runtime.executors.arithmetic import FUNCTIONS, double, unit, windows
 
 State = dict[str, Array]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -79,11 +78,6 @@ class Stepped(NamedTuple):
 def step(node: Node, state: State, **ports: Array) -> Stepped:
     """Run one step of one node: `state` is what it kept, (B, ...), and each port gets what arrives, (B, ...)."""
     raise Unsupported(f"The reference has no meaning for {type(node).__name__}.")
-
-
-def double(parameter: Array) -> Array:
-    """Return a parameter in float64."""
-    return parameter.astype(np.float64)
 
 
 @step.register
@@ -131,16 +125,6 @@ def _(node: Pool2d, state: State, x: Array) -> Stepped:
 def _(node: MaxPool2d, state: State, x: Array) -> Stepped:
     assert isinstance(node.kernel, tuple)
     return Stepped(windows(node, x, node.kernel, around=-np.inf).max(axis=(-2, -1)))
-
-
-def windows(node: Convolution | Pool2d, x: Array, covered: tuple[int, ...], around: float = 0.0) -> Array:
-    """Return (B, C, *places, *covered): what each window sees of x (B, C, *space) with a number around it."""
-    assert isinstance(node.padding, tuple)
-    assert isinstance(node.stride, tuple)
-    margins = zip(node.padding[: node.axes], node.padding[node.axes :], strict=True)
-    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=around)
-    seen = sliding_window_view(padded, covered, axis=tuple(range(2, 2 + node.axes)))
-    return seen[(slice(None), slice(None), *(slice(None, None, s) for s in node.stride))]
 
 
 @step.register
@@ -382,30 +366,9 @@ def remember(
     return Stepped(value.reshape(len(S), -1), state, S, fired, tallies)
 
 
-def unit(k: Array) -> Array:
-    """Return keys (B, n) of length 1; one shorter than 1e-12 becomes 0."""
-    length = np.sqrt((k**2).sum(axis=1, keepdims=True))
-    return k / np.where(length > 1e-12, length, np.inf)
-
-
 @step.register
 def _(node: Diagonal, state: State, x: Array) -> Stepped:
     a, c, h = (double(pairs[..., 0]) + 1j * pairs[..., 1] for pairs in (node.a, node.c, state["h"]))
     h = a * h + x[:, :, None]
     y = 2 * (c * h).real.sum(axis=2) + node.d * x
     return Stepped(y, {"h": np.stack([h.real, h.imag], axis=-1)})
-
-
-FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": lambda x: np.maximum(x, 0),
-    "sigmoid": lambda x: 0.5 * (1 + np.tanh(x / 2)),
-    "tanh": np.tanh,
-    "silu": lambda x: x * 0.5 * (1 + np.tanh(x / 2)),
-    "gelu": lambda x: x * 0.5 * (1 + np.vectorize(erf, otypes=[np.float64])(x / sqrt(2))),
-    "gelu-tanh": lambda x: x * 0.5 * (1 + np.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))),
-    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "softplus": lambda x: np.logaddexp(0, x),
-    "relu6": lambda x: np.clip(x, 0, 6),
-    "hardtanh": lambda x: np.clip(x, -1, 1),
-    "hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
-}
