@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -310,7 +311,7 @@ class Walk:
                 "not handed the one that it gave at the step before."
             )
         count = 1 if isinstance(previous.result, torch.Size) else len(previous.result)
-        shift = count - len(states)
+        shift = count - states_of(call.target, len(states))
         for i in given:
             place = i + shift
             for leaf in _origins(states[i]):
@@ -346,6 +347,14 @@ class Walk:
 def is_static(read: Read) -> bool:
     """Say whether a tensor is the same at every step."""
     return read.axes == "step" and read.time is None
+
+
+def states_of(module: nn.Module | None, handed: int) -> int:
+    """Return how many states a module's forward takes behind its input; as many as it is handed where that is open."""
+    parameters = [] if module is None else list(inspect.signature(module.forward).parameters.values())[1:]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return handed
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def _origins(value: Any) -> Iterator[Origin]:

@@ -350,3 +350,32 @@ def test_steps_that_a_repeating_model_does_not_return_are_refused():
 def test_a_forward_is_one_thing():
     with pytest.raises(InvalidInput, match="say one of these"):
         trace(Net(image), np.zeros((1, 1, 5)), static=True, stepwise=True)
+
+
+class Recurrent(nn.Module):
+    """A neuron that takes its spikes and its membrane back; how many of them it is handed is given."""
+
+    def __init__(self, handed: slice) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.handed = handed
+        self.neuron = snntorch.RLeaky(beta=0.9, threshold=0.3, linear_features=5)
+
+    def forward(self, x: Tensor) -> Any:
+        states, spikes = self.neuron.init_rleaky(), []
+        for step in range(x.shape[0]):
+            results = self.neuron(x[step], *states)
+            states = results[self.handed]
+            spikes.append(results[0])
+        return torch.stack(spikes)
+
+
+def test_states_go_in_where_they_came_out():
+    model = Recurrent(slice(None)).double()
+    graph = trace(model, np.zeros((1, 1, 5)))
+    x = np.random.default_rng(0).normal(0, 1, (30, 4, 5))
+    found = Reference(graph).run(x).outputs
+    assert 0.05 < found.mean() < 0.95
+    np.testing.assert_array_equal(found, Model(model, graph).run(x).outputs)
+    with pytest.raises(Unsupported, match="State 0 of the module 'neuron' is result 1.*wanted result 0"):
+        trace(Recurrent(slice(1, None)), np.zeros((1, 1, 5)))
