@@ -62,8 +62,8 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether every layer fires, and the spikes are the same but for ties; of unheard layers, the outputs."""
-        return self.agreement.holds and not (self.unheard and self.output_off)
+        """Whether every layer fires, spikes are the same but for ties, and where they are, so are the outputs."""
+        return self.agreement.holds and not self.output_off
 
     @property
     def output_off(self) -> bool:

@@ -266,6 +266,11 @@ def _differences(row: Comparison) -> list[str]:
             f"{', '.join(row.unheard)} cannot be listened to in the model, and the outputs speak for them: they differ "
             f"by at most {row.agreement.output_relative:.2g} relatively in samples that do not part."
         )
+    elif row.output_off:
+        said.append(
+            f"the outputs differ by up to {row.agreement.output_relative:.2g} relatively in samples whose spikes are "
+            "the same: what reads the spikes is not what was trained."
+        )
     if row.agreement.silent:
         said.append(f"{', '.join(row.agreement.silent)} fired no spike; a silent layer proves nothing.")
     if not row.holds and row.agreement.first:

@@ -14,6 +14,7 @@ from unscan.runtime.executors.base import Execution
 from unscan.runtime.executors.reference import Reference
 from unscan.runtime.simulate import simulate
 from unscan.runtime.stream import Stream
+from unscan.runtime.verify import verify
 
 GRAPH = chain(input=Input((3,)), a=lif(), b=lif(0.9, [0.5, 1.0, 2.0]), output=Output())
 
@@ -225,3 +226,14 @@ def test_equal_membranes_on_other_sides_of_other_thresholds_are_no_tie():
     assert not found.ties
     assert not found.holds
     assert found.first.membrane_a == found.first.membrane_b
+
+
+def test_another_readout_of_the_same_spikes_does_not_hold():
+    graph = two_layers()
+    read = graph.nodes["fc3"]
+    other = graph.with_nodes({"fc3": replace(read, weight=read.weight * 1.01)})
+    x = sequence(graph, 30, 3)
+    for deployed, same in ((graph, True), (other, False)):
+        found = verify(graph, deployed, x, ["reference"], precisions=[64]).comparisons[0]
+        assert found.agreement.total.f1 == 1
+        assert found.holds is same
