@@ -22,7 +22,8 @@ A drive that comes through what is not linear (a norm, a gate, a state-space mod
 bound. Its G is then taken as |u|, and besides what is derived there is what was measured (`unscan.runtime.measured`):
 the largest difference between the trained model run in float32 and run in float64, at this layer, up to this step, over
 the samples that have not parted. It is what float32 does to this very model, whatever is deployed; `MARGIN` times it is
-granted, for another order of sums. At 64 bits it is granted only where numbers of the graph were rounded to float32.
+granted, for another order of sums, but no more than `LARGEST` of the membrane: a scan that is off by more in float32
+is not rounding, and excuses nothing. At 64 bits it is granted only where numbers of the graph were rounded to float32.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ from unscan.runtime.executors.steps import step as stepped
 
 TIE = 1e-6
 MARGIN = 4.0
+LARGEST = 1e-3
+"""Of a membrane: more than this is not rounding, whatever was measured."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ def explained(
     found, levels = bound(node, past), threshold(node, past)
     granted = rounding.unit * found.arithmetic + rounding.weights * found.weights
     if drive is None and name in rounding.measured:
-        granted = np.maximum(granted, MARGIN * rounding.measured[name][t])
+        most = LARGEST * np.maximum(levels, past.reached.max(axis=0))
+        granted = np.maximum(granted, np.minimum(MARGIN * rounding.measured[name][t], most))
     return levels, np.maximum(granted, rounding.least * levels)
 
 

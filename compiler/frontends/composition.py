@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from unscan.compiler.frontends.builder import Builder, Value
-from unscan.compiler.ir import Array, Edge, Graph, Kind, Node, Signal
-from unscan.compiler.nodes import LI, Delay, Input, Multiply, Output, Scale, Threshold
+from unscan.compiler.ir import Array, Kind, Signal
+from unscan.compiler.nodes import LI, Delay, Multiply, Scale, Threshold
 from unscan.compiler.nodes.neurons import Fires, Phase, Reset
 
 
@@ -59,7 +59,7 @@ def composed(to: Builder, name: str, x: Value, beta: Array, firing: Firing) -> t
     Subtract at once, u = beta u + x - beta theta s_{t-1} and m = u - theta s, fires where u - theta r > theta, with
     r = H(m - theta) of the step before.
     """
-    shape = signal_of(to, x).shape
+    shape = to.signal(x).shape
     u = to.add(f"{name}.membrane", LI(beta=beta), x)
     if firing.reset == "none":
         return to.add(name, firing.node, u), u
@@ -104,24 +104,6 @@ def one_later(to: Builder, shape: tuple[int, ...], kind: Kind = Kind.SPIKE) -> D
 def delay(to: Builder, signal: Signal, steps: int) -> Delay:
     """Return a delay of a signal."""
     return Delay(steps=to.number(steps), shape=signal.shape, kind=signal.kind)
-
-
-def signal_of(to: Builder, value: Value) -> Signal:
-    """Return what a value carries; delays that are not fed yet state it."""
-    end = "the value"
-    nodes: dict[str, Node] = {end: Output()}
-    edges = [Edge(source, end) for source in dict.fromkeys(value)]
-    reached = list(value)
-    while reached:
-        name = reached.pop()
-        if name in nodes:
-            continue
-        node = to.nodes[name]
-        nodes[name] = Input(node.shape, node.kind) if isinstance(node, Delay) else node
-        into = [] if isinstance(node, Delay) else [edge for edge in to.edges if edge.target == name]
-        edges += into
-        reached += [edge.source for edge in into]
-    return Graph(nodes, edges).inputs(end)["x"]
 
 
 def number(to: Builder, value: Array) -> Array:

@@ -38,7 +38,6 @@ from unscan.compiler.frontends.composition import (
     number,
     one_later,
     settings,
-    signal_of,
 )
 from unscan.compiler.frontends.modules import array, read
 from unscan.compiler.frontends.rules import refused, said
@@ -149,7 +148,7 @@ def _(module: Alpha, to: Builder, name: str, x: Value) -> Value | Results:
         tau = rise / (fall - rise) + 1
     if not np.isfinite(tau).all():
         raise refused(module, f"its tau_alpha is {said(tau)}, of alpha {said(alpha)} and beta {said(beta)}")
-    shape = signal_of(to, x).shape
+    shape = to.signal(x).shape
     rising = to.add(f"{name}.rising", LI(beta=alpha), x)
     falling = to.add(f"{name}.falling", LI(beta=beta), to.add(f"{name}.negative", Scale(to.number(-1)), x))
     excited, inhibited = rising, falling
@@ -186,7 +185,7 @@ def _(module: DeltaLeaky, to: Builder, name: str, x: Value) -> Results:
         )
     threshold = threshold_of(module, to, torch.as_tensor(module.delta_threshold))
     u = to.add(f"{name}.membrane", LI(beta=number(to, beta)), x)
-    before = to.add(f"{name}.before", one_later(to, signal_of(to, x).shape, Kind.REAL), u)
+    before = to.add(f"{name}.before", one_later(to, to.signal(x).shape, Kind.REAL), u)
     rise = u + to.add(f"{name}.negative", Scale(to.number(-1)), before)
     fall = to.add(f"{name}.fall", Scale(to.number(-1)), rise)
     up, down = (
@@ -254,7 +253,7 @@ def convolved(module: StateLeaky, to: Builder, name: str, x: Value) -> Value | R
     cut = module.kernel_truncation_steps
     if cut is not None:
         to.notes.append(f"{name}: its kernel is cut off after {cut} steps")
-        past = to.add(f"{name}.past", delay(to, signal_of(to, x), cut), x)
+        past = to.add(f"{name}.past", delay(to, to.signal(x), cut), x)
         x += to.add(f"{name}.forgotten", Scale(number(to, -(decay**cut))), past)
     beta = number(to, decay)
     if not module.output:
@@ -352,9 +351,7 @@ def recurrent(module: RLeaky | RSynaptic, to: Builder, name: str, back: Value) -
 def fed_back(module: RLeaky | RSynaptic, to: Builder, name: str, x: Value) -> Value:
     """Write the delay from which a neuron's spikes come back; they are to feed it."""
     scaled = np.any(array(module.graded_spikes_factor) != 1)
-    return to.add(
-        f"{name}.back", one_later(to, signal_of(to, x).shape, Kind.GRADED if scaled else Kind.SPIKE)
-    )
+    return to.add(f"{name}.back", one_later(to, to.signal(x).shape, Kind.GRADED if scaled else Kind.SPIKE))
 
 
 def of_one(value: Value | Results) -> Value:

@@ -183,20 +183,34 @@ def test_what_float32_does_is_measured_where_samples_have_not_parted():
     np.testing.assert_allclose(found["b"], [0.3, 0.4, 0.4])
 
 
-def test_what_was_measured_is_granted_where_no_bound_can_be_derived():
-    graph = chain(input=Input((2,)), curve=Activation("tanh"), layer=neuron("threshold"), output=Output())
+def apart(by):
+    """Two executions of two neurons, of which one fires in the second alone, with membranes so far from 1."""
     fired = np.zeros((1, 1, 2), bool)
     other = fired.copy()
     other[0, 0, 1] = True
-    a = Execution(fired * 1.0, {"layer": fired}, {"layer": np.full((1, 1, 2), 0.999)}, {}, None)
-    b = Execution(other * 1.0, {"layer": other}, {"layer": np.full((1, 1, 2), 1.001)}, {}, None)
-    assert not compare(graph, a, b).first.tie
-    assert compare(graph, a, b, rounding=Rounding(measured={"layer": np.array([6e-4])})).first.tie
-    linear = chain(input=Input((2,)), fc=Linear(np.eye(2)), layer=neuron("threshold"), output=Output())
-    derived = compare(
-        linear, a, b, x=np.ones((1, 1, 2)), rounding=Rounding(measured={"layer": np.array([1.0])})
+    return (
+        Execution(fired * 1.0, {"layer": fired}, {"layer": np.full((1, 1, 2), 1 - by)}, {}, None),
+        Execution(other * 1.0, {"layer": other}, {"layer": np.full((1, 1, 2), 1 + by)}, {}, None),
     )
-    assert not derived.first.tie
+
+
+def granted(value):
+    return Rounding(measured={"layer": np.array([value])})
+
+
+def test_what_was_measured_is_granted_where_no_bound_can_be_derived():
+    graph = chain(input=Input((2,)), curve=Activation("tanh"), layer=neuron("threshold"), output=Output())
+    a, b = apart(1e-4)
+    assert not compare(graph, a, b).first.tie
+    assert compare(graph, a, b, rounding=granted(6e-5)).first.tie
+    linear = chain(input=Input((2,)), fc=Linear(np.eye(2)), layer=neuron("threshold"), output=Output())
+    assert not compare(linear, a, b, x=np.ones((1, 1, 2)), rounding=granted(1.0)).first.tie
+
+
+def test_a_model_that_is_off_by_more_than_rounding_excuses_nothing():
+    graph = chain(input=Input((2,)), curve=Activation("tanh"), layer=neuron("threshold"), output=Output())
+    for by, tie in ((4e-4, True), (6e-4, False)):
+        assert compare(graph, *apart(by), rounding=granted(1.0)).first.tie is tie
 
 
 def test_a_side_whose_membranes_are_not_known_is_judged_by_the_other():
