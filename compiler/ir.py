@@ -23,6 +23,7 @@ from unscan.compiler.errors import InvalidGraph
 
 Array = NDArray[Any]
 FLOATS = (np.float32, np.float64)
+INTEGERS = (np.int8, np.int16, np.int32)
 
 
 class Kind(StrEnum):
@@ -70,7 +71,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operator. Subclasses are frozen dataclasses of arrays (float32 or float64) and settings.
+    """One operator. Subclasses are frozen dataclasses of arrays (float32, float64, int8, int16 or int32) and settings.
 
     Arrays are copied, unless nobody can write to them any more; other numbers become float32.
     """
@@ -84,7 +85,7 @@ class Node:
             value = getattr(self, field.name)
             if str(field.type).startswith("Array") and value is not None:
                 array = value if frozen(value) else np.array(value, order="C")
-                if array.dtype not in FLOATS or not isinstance(value, np.ndarray | np.generic):
+                if array.dtype not in FLOATS + INTEGERS or not isinstance(value, np.ndarray | np.generic):
                     array = array.astype(np.float32)
                 array.setflags(write=False)
                 object.__setattr__(self, field.name, array)
@@ -308,16 +309,28 @@ class Graph:
         )
 
     def astype(self, dtype: type[np.floating[Any]]) -> Graph:
-        """Return the graph with every array in another number format (float32 or float64)."""
+        """Return the graph with its real numbers in another format (float32 or float64); whole ones stay."""
         return self.with_nodes(
-            {name: node.map_arrays(lambda a: a.astype(dtype)) for name, node in self.nodes.items()}
+            {
+                name: node.map_arrays(lambda a: a.astype(dtype) if a.dtype in FLOATS else a)
+                for name, node in self.nodes.items()
+            }
         )
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The widest number format of the graph's arrays; float32 where it has none."""
+        """The widest number format of the graph's arrays; float32 where it has none.
+
+        Whole numbers count as float64, which holds them exactly up to 2^53.
+        """
         found = [value.dtype for node in self.nodes.values() for _, value in node.arrays()]
-        return np.result_type(np.float32, *found)
+        wide = [dtype if dtype in FLOATS else np.dtype(np.float64) for dtype in found]
+        return np.result_type(np.float32, *wide)
+
+    @property
+    def integer(self) -> bool:
+        """Whether it computes with whole numbers."""
+        return any(value.dtype in INTEGERS for node in self.nodes.values() for _, value in node.arrays())
 
     @cached_property
     def digest(self) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import UnionType
 from typing import Any
 
 import numpy as np
 
 from unscan.compiler.errors import InvalidGraph
-from unscan.compiler.ir import Dialect, Graph, Kind, Node
+from unscan.compiler.fixed import Fixed
+from unscan.compiler.formats import WIDEST, arriving, formats
+from unscan.compiler.ir import INTEGERS, Array, Dialect, Graph, Kind, Node
 from unscan.compiler.nodes import (
     Activation,
     Adaptive,
@@ -20,18 +23,28 @@ from unscan.compiler.nodes import (
     Diagonal,
     Embedding,
     Input,
+    Integer,
+    IntegerCubaLIF,
+    IntegerGLU,
+    IntegerLeaky,
+    IntegerLIF,
+    IntegerMemory,
+    IntegerSSM,
     LayerNorm,
     Leaky,
     LIFAnnealed,
     LIFConvolution,
     LIFSurrogate,
     Linear,
+    Lookup,
     MaxPool2d,
     Memory,
     Output,
     Pool2d,
+    Quantize,
     Reshape,
     RMSNorm,
+    Shift,
     Spiking,
     StoredMemory,
     Threshold,
@@ -43,11 +56,15 @@ from unscan.compiler.nodes.neurons import FIRES, GAINS, PHASES, RESETS
 from unscan.compiler.nodes.parallel import WINDOW
 from unscan.compiler.nodes.stateless import FUNCTIONS
 
-Rule = tuple[type[Node], str, Callable[[Any], bool]]
+Rule = tuple[type[Node] | UnionType, str, Callable[[Any], bool]]
 
 RULES: tuple[Rule, ...] = (
     (Node, "every number is finite", lambda n: all(np.isfinite(a).all() for _, a in n.arrays())),
-    (Node, "its arrays share one number format", lambda n: len({a.dtype for _, a in n.arrays()}) <= 1),
+    (
+        Node,
+        "its arrays share one number format, or are all whole numbers",
+        lambda n: len({"whole" if a.dtype in INTEGERS else a.dtype for _, a in n.arrays()}) <= 1,
+    ),
     (
         Input,
         "its shape has at least one axis, all positive",
@@ -151,7 +168,62 @@ RULES: tuple[Rule, ...] = (
     (BatchNorm, "its four arrays have one shape", lambda n: len({a.shape for _, a in n.arrays()}) == 1),
     (BatchNorm, "variance + epsilon is greater than 0", lambda n: bool(np.all(n.variance + n.epsilon > 0))),
     (Activation, f"its function is one of {FUNCTIONS}", lambda n: n.function in FUNCTIONS),
+    (
+        Integer,
+        f"its numbers have from 2 to {WIDEST} bits",
+        lambda n: all(2 <= b <= WIDEST for b in widths(n)),
+    ),
+    (Quantize, "its fraction lies in -64 .. 64", lambda n: -64 <= n.fraction <= 64),
+    (Shift, "its shifts lie in -31 .. 31", lambda n: bool(np.all(np.abs(n.shift) < WIDEST))),
+    (Lookup, "its table has 2, 4, 8, ... numbers", lambda n: even_power(n.table)),
+    (IntegerGLU, "its table has 2, 4, 8, ... numbers", lambda n: even_power(n.table)),
+    (Lookup | IntegerGLU, "its shifts lie in -31 .. 31", lambda n: abs(n.shift) < WIDEST),
+    (IntegerGLU, "its shifts lie in -31 .. 31", lambda n: abs(n.index_shift) < WIDEST),
+    (
+        IntegerLeaky | IntegerSSM | IntegerMemory,
+        "its decays have from 1 to 15 bits, and its input is shifted by 0 to 15",
+        lambda n: 1 <= n.decay_bits <= 15 and 0 <= n.shift <= 15,
+    ),
+    (IntegerLeaky, "beta lies in 0 .. 2^decay_bits", lambda n: decays(n.beta, n)),
+    (IntegerCubaLIF, "alpha lies in 0 .. 2^decay_bits", lambda n: decays(n.alpha, n)),
+    (
+        IntegerLIF | IntegerMemory,
+        "threshold is not negative and fits in its bits",
+        lambda n: bool(np.all((n.threshold >= 0) & (n.threshold <= Fixed(n.bits).max))),
+    ),
+    (IntegerLIF | IntegerMemory, f"reset is one of {RESETS}", lambda n: n.reset in RESETS),
+    (IntegerLIF, f"phase is one of {PHASES}", lambda n: n.phase in PHASES),
+    (IntegerMemory, "threshold is one number", lambda n: n.threshold.shape == ()),
+    (IntegerMemory, "it has at least one query, or None", lambda n: n.queries is None or n.queries > 0),
+    (
+        IntegerSSM,
+        "a and c are pairs of one shape (H, M, 2), and d has H numbers",
+        lambda n: (
+            n.a.ndim == 3 and n.a.shape[2:] == (2,) and n.c.shape == n.a.shape and n.d.shape == n.a.shape[:1]
+        ),
+    ),
+    (
+        IntegerSSM,
+        "no |a| is greater than 1 in its units",
+        lambda n: bool(np.all(np.hypot(*n.a.T.astype(np.float64)) <= 2**n.decay_bits)),
+    ),
+    (IntegerSSM, "out_shift lies in 0 .. 31", lambda n: 0 <= n.out_shift < WIDEST),
 )
+
+
+def widths(node: Any) -> list[int]:
+    """Return the bits of a node's states and of what leaves it, where they are settings."""
+    return [getattr(node, name) for name in ("bits", "out_bits") if hasattr(node, name)]
+
+
+def even_power(table: Array) -> bool:
+    """Say whether a table has one axis, and 2, 4, 8, ... numbers."""
+    return table.ndim == 1 and len(table) > 1 and len(table) & (len(table) - 1) == 0
+
+
+def decays(values: Array, node: Any) -> bool:
+    """Say whether all values are decays of an integer node."""
+    return bool(np.all((values >= 0) & (values <= 2**node.decay_bits)))
 
 
 def within(values: Any) -> bool:
@@ -179,6 +251,38 @@ def faults(graph: Graph, dialect: Dialect | None = None) -> Iterator[str]:
             yield f"{type(node).__name__} {name!r} computes with an index, which only an Embedding may read"
         if isinstance(node, Output) and graph.out_of(name):
             yield f"Output {name!r} feeds {graph.out_of(name)[0].target!r}"
+    if graph.integer:
+        yield from whole_number_faults(graph)
+
+
+def whole_number_faults(graph: Graph) -> Iterator[str]:
+    """Yield one clause per node that would compute whole numbers from real ones, or wider ones than a sum holds."""
+    known = formats(graph)
+    for name, node in graph.nodes.items():
+        if not whole_node(node):
+            continue
+        for port in node.ports:
+            got = arriving(graph, known, name, port)
+            if got is None:
+                yield (
+                    f"{type(node).__name__} {name!r} computes with whole numbers and its port {port} gets real ones; "
+                    "put a Quantize in front of it"
+                )
+            if port == "alpha" and got is not None and (got.signed or got.bits > node.decay_bits):  # type: ignore[attr-defined]
+                yield f"IntegerMemory {name!r} gets decays of the format {got}, wanted numbers below 1 in its units"
+        wide = known[name]
+        if wide is not None and wide.bits > WIDEST:
+            yield (
+                f"{type(node).__name__} {name!r} may send numbers of {wide.bits} bits, wanted at most {WIDEST}; make "
+                "its weights or what feeds it smaller"
+            )
+
+
+def whole_node(node: Node) -> bool:
+    """Say whether a node takes whole numbers alone."""
+    if isinstance(node, Delay | Threshold | Quantize | Embedding):
+        return False
+    return isinstance(node, Integer) or any(array.dtype in INTEGERS for _, array in node.arrays())
 
 
 def check(graph: Graph, dialect: Dialect | None = None, *, where: str = "The graph") -> Graph:

@@ -31,19 +31,28 @@ from unscan.compiler.nodes import (
     Embedding,
     Flatten,
     Input,
+    IntegerCubaLIF,
+    IntegerGLU,
+    IntegerLeaky,
+    IntegerLIF,
+    IntegerMemory,
+    IntegerSSM,
     LayerNorm,
     Leaky,
     LIFAnnealed,
     LIFSurrogate,
     Linear,
+    Lookup,
     MaxPool2d,
     Memory,
     Multiply,
     Output,
     Pool2d,
+    Quantize,
     Reshape,
     RMSNorm,
     Scale,
+    Shift,
     Spiking,
     StoredMemory,
     Threshold,
@@ -328,7 +337,7 @@ def _(node: Memory, work: Work) -> Operations:
 
 
 @cost.register
-def _(node: Diagonal, work: Work) -> Operations:
+def _(node: Diagonal | IntegerSSM, work: Work) -> Operations:
     modes = node.a.shape[1]
     # of each mode: a h is 4 products, and the real part of c h 2; one for the skip
     return Operations(
@@ -336,6 +345,53 @@ def _(node: Diagonal, work: Work) -> Operations:
         weight_reads=(4 * modes + 1) * work.slots,
         state_accesses=4 * modes * work.slots,
     )
+
+
+@cost.register
+def _(node: Quantize | Shift, work: Work) -> Operations:
+    return Operations(updates={"scale": work.arrived()})
+
+
+@cost.register
+def _(node: Lookup, work: Work) -> Operations:
+    return Operations(updates={"activation": work.slots}, weight_reads=work.slots)
+
+
+@cost.register
+def _(node: IntegerGLU, work: Work) -> Operations:
+    return cost.dispatch(GLU)(node, work) + Operations(weight_reads=work.slots)
+
+
+@cost.register
+def _(node: IntegerLeaky, work: Work) -> Operations:
+    updates = {"decay": work.slots, "integrate": work.slots}
+    if node.bias is not None:
+        updates["bias"] = work.slots
+    return Operations(updates=updates, state_accesses=2 * work.slots)
+
+
+@cost.register
+def _(node: IntegerLIF, work: Work) -> Operations:
+    spiking = {"compare": work.slots} | ({} if node.reset == "none" else {"reset": work.sent})
+    leaky = cost.dispatch(IntegerLeaky)(node, work)
+    return leaky + Operations(spikes=work.sent, slots=work.slots, updates=spiking)
+
+
+@cost.register
+def _(node: IntegerCubaLIF, work: Work) -> Operations:
+    current = {"decay": work.slots, "integrate": work.slots}
+    behind = cost.dispatch(IntegerLIF)(node, work)
+    return behind + Operations(updates=current, state_accesses=2 * work.slots)
+
+
+@cost.register
+def _(node: IntegerMemory, work: Work) -> Operations:
+    writes, fired = work.tallies["writes"], work.tallies["fired"]
+    entries = work.shape("v")[0] * work.shape("k")[0] * work.turns
+    updates = {"write": writes, "read": fired * (node.queries or 0), "decay": entries, "compare": entries}
+    if node.reset != "none":
+        updates["reset"] = fired
+    return Operations(spikes=fired, slots=entries, updates=updates, state_accesses=2 * entries)
 
 
 @cost.register

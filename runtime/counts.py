@@ -17,10 +17,11 @@ from unscan.compiler.nodes import Convolution, Linear
 from unscan.runtime.costs import Operations, Work, cost
 
 Tallies = Mapping[str, Mapping[str, int]]
-"""Node -> what events do not tell of a memory, over steps and samples.
+"""Node -> what events do not tell of it, over steps and samples.
 
-writes: entries that were written (rows of v x columns of k that are not 0; all rows in a delta memory).
+Of a memory, writes: entries that were written (rows of v x columns of k that are not 0; all rows in a delta memory).
 fired: entries that fired. rescaled: accumulators of scalar decay that were set back to 1 after use.
+Of a node on whole numbers, saturated: numbers that its format could not hold, and that it clipped or wrapped.
 """
 
 

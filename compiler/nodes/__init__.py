@@ -13,6 +13,19 @@ from unscan.compiler.nodes.convolution import (
 )
 from unscan.compiler.nodes.delay import Delay
 from unscan.compiler.nodes.diagonal import Diagonal, DiagonalConvolution, DiagonalSSM
+from unscan.compiler.nodes.integer import (
+    Integer,
+    IntegerCubaLIF,
+    IntegerGLU,
+    IntegerLeaky,
+    IntegerLI,
+    IntegerLIF,
+    IntegerMemory,
+    IntegerSSM,
+    Lookup,
+    Quantize,
+    Shift,
+)
 from unscan.compiler.nodes.memory import (
     Associative,
     AssociativeMemory,
@@ -91,6 +104,15 @@ NODES: dict[str, type[Node]] = {
         AssociativeMemory,
         DeltaMemory,
         DiagonalSSM,
+        Quantize,
+        Shift,
+        Lookup,
+        IntegerGLU,
+        IntegerLI,
+        IntegerLIF,
+        IntegerCubaLIF,
+        IntegerSSM,
+        IntegerMemory,
         LIFScan,
         LIFConvolution,
         LIConvolution,
@@ -104,7 +126,7 @@ NODES: dict[str, type[Node]] = {
     )
 }
 
-SPIKING: tuple[type[Node], ...] = (Spiking, Threshold, Memory)
+SPIKING: tuple[type[Node], ...] = (Spiking, Threshold, Memory, IntegerLIF, IntegerMemory)
 """The nodes that fire."""
 RESETTING: tuple[type[Node], ...] = (LIF, CubaLIF, AdaptiveLIF, StoredMemory)
 """The deployed nodes that have a reset, and know the one that they were trained with."""
@@ -142,6 +164,14 @@ __all__ = [
     "Embedding",
     "Flatten",
     "Input",
+    "Integer",
+    "IntegerCubaLIF",
+    "IntegerGLU",
+    "IntegerLI",
+    "IntegerLIF",
+    "IntegerLeaky",
+    "IntegerMemory",
+    "IntegerSSM",
     "LIConvolution",
     "LIFAnnealed",
     "LIFConvolution",
@@ -150,15 +180,18 @@ __all__ = [
     "LayerNorm",
     "Leaky",
     "Linear",
+    "Lookup",
     "MaxPool2d",
     "Memory",
     "Multiply",
     "Node",
     "Output",
     "Pool2d",
+    "Quantize",
     "RMSNorm",
     "Reshape",
     "Scale",
+    "Shift",
     "Spiking",
     "StoredMemory",
     "SumPool2d",

@@ -10,8 +10,12 @@ from unscan.compiler.ir import Array, Graph
 from unscan.compiler.nodes import SPIKING, Delay, Output
 from unscan.compiler.spec import check
 from unscan.runtime.counts import Counts, Tallies, tallied
+from unscan.runtime.executors import integer_steps, steps
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.runtime.executors.steps import Stepped, delayed, remembered, step
+
+MEANINGS = (steps, integer_steps)
+"""Where the step of each node stands."""
 
 
 class Reference:
