@@ -37,6 +37,13 @@ from unscan.compiler.nodes import (
     Embedding,
     Flatten,
     Input,
+    Integer,
+    IntegerCubaLIF,
+    IntegerGLU,
+    IntegerLI,
+    IntegerLIF,
+    IntegerMemory,
+    IntegerSSM,
     LayerNorm,
     LIConvolution,
     LIFAnnealed,
@@ -44,12 +51,15 @@ from unscan.compiler.nodes import (
     LIFScan,
     LIFSurrogate,
     Linear,
+    Lookup,
     MaxPool2d,
     Multiply,
     Output,
+    Quantize,
     Reshape,
     RMSNorm,
     Scale,
+    Shift,
     SumPool2d,
     Threshold,
     TopK,
@@ -67,6 +77,7 @@ NEURON = {"beta": BETA, "threshold": THETA, "reset": "zero"}
 DEPLOYED = NEURON | {"trained_reset": "zero"}
 CURRENT, TIRING = {"alpha": BETA}, {"kappa": THETA, "rho": BETA}
 MEMORY = {"threshold": THETA}
+COUNTED = {"beta": np.int32(3686), "threshold": np.int32(64), "trained_reset": "zero"}
 FILTER = {"a": np.full((3, 2, 2), 0.5, np.float32), "c": np.ones((3, 2, 2), np.float32), "d": ONES}
 NETWORK = {
     "temporal": np.eye(8, dtype=np.float32),
@@ -107,6 +118,17 @@ EXAMPLES: dict[str, Node] = {
     "AssociativeMemory": AssociativeMemory(**MEMORY, trained_reset="none"),
     "DeltaMemory": DeltaMemory(**MEMORY, trained_reset="none"),
     "DiagonalSSM": DiagonalSSM(**FILTER),
+    "Quantize": Quantize(bits=8, fraction=4),
+    "Shift": Shift(shift=np.int8(2), bits=8),
+    "Lookup": Lookup(table=np.arange(-4, 4), shift=2),
+    "IntegerGLU": IntegerGLU(table=np.arange(8), index_shift=2, shift=3, bits=8),
+    "IntegerLI": IntegerLI(beta=np.int32(3686)),
+    "IntegerLIF": IntegerLIF(**COUNTED),
+    "IntegerCubaLIF": IntegerCubaLIF(**COUNTED, alpha=np.int32(3686)),
+    "IntegerSSM": IntegerSSM(
+        a=np.full((3, 2, 2), 8192), c=np.ones((3, 2, 2)), d=np.ones(3), shift=4, out_shift=4
+    ),
+    "IntegerMemory": IntegerMemory(threshold=np.int32(64), trained_reset="none"),
     "LIFScan": LIFScan(**NEURON),
     "LIFConvolution": LIFConvolution(beta=BETA, threshold=THETA, reset="none"),
     "LIConvolution": LIConvolution(beta=BETA),
@@ -127,6 +149,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "Embedding": (1,),
     "Flatten": (3, 1),
     "GLU": (4,),
+    "IntegerGLU": (4,),
 }
 """What feeds the example, where it is not (3,)."""
 
@@ -136,9 +159,16 @@ def around(node: Node) -> Graph:
     if isinstance(node, Input | Output):
         return Graph({"input": Input((3,)), "output": Output()}, [Edge("input", "output")])
     kind = Kind.INDEX if isinstance(node, Embedding) else Kind.REAL
+    whole = isinstance(node, Integer) and not isinstance(node, Quantize)
     nodes = {"input": Input(SHAPES.get(type(node).__name__, (3,)), kind), "node": node, "output": Output()}
     edges = [Edge("node", "output")]
+    if whole:
+        nodes |= {"whole": Quantize(bits=8, fraction=4), "alpha": Lookup(table=np.arange(16), shift=4)}
+        edges += [Edge("input", "whole"), Edge("whole", "alpha")]
     for port in node.ports:
+        if whole:
+            edges.append(Edge("alpha" if port == "alpha" else "whole", "node", port))
+            continue
         gate = port in getattr(node, "gates", ())
         if gate:
             nodes |= {

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.graphs import chain, graphs, lif, two_layers
+from tests.integers import integer_network, memory_network, state_space_network
 from unscan.compiler.ir import Edge, Graph, Kind
 from unscan.compiler.nodes import (
     GLU,
@@ -182,6 +183,9 @@ GRAPHS = {
     "words": words(),
     "parallel": neurons(parallel=True),
     "iterative": neurons(parallel=False),
+    "whole-memory": memory_network(),
+    "whole-filter": state_space_network(),
+    "whole-spikes": integer_network(2),
 }
 
 

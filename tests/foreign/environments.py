@@ -34,7 +34,8 @@ def make(name: str) -> None:
     lines = _requirements(name).read_text().splitlines()
     alone = [line.removeprefix(ALONE) for line in lines if line.startswith(ALONE)]
     together = [line for line in lines if not line.startswith(ALONE)]
-    subprocess.run([*pip, *(line for line in together if line.startswith("torch=="))], check=True)
+    for torch in (line for line in together if line.startswith("torch==")):
+        subprocess.run([*pip, torch], check=True)
     subprocess.run([*pip, *together], check=True)
     if alone:
         subprocess.run([*pip, "--no-deps", *alone], check=True)

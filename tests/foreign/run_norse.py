@@ -1,21 +1,9 @@
-"""Run every NIR file of a folder in norse, dt = 1e-4 s: NAME.nir and NAME.x.npy give NAME.y.npy, (T, B, ...)."""
+"""Run NIR files in norse, as `stepping` says; the second argument is dt in seconds, where it is not norse's own."""
 
 import sys
-import warnings
-from pathlib import Path
 
-import nir
 import norse.torch
-import numpy as np
-import torch
+from stepping import run_folder
 
-warnings.simplefilter("ignore")
-torch.set_num_threads(1)
-for path in sorted(Path(sys.argv[1]).glob("*.nir")):
-    network = norse.torch.from_nir(nir.read(path), dt=1e-4)
-    state, outputs = None, []
-    with torch.no_grad():
-        for x_t in torch.from_numpy(np.load(path.with_suffix(".x.npy"))).float():
-            y, state = network(x_t, state)
-            outputs.append(y.numpy().copy())
-    np.save(path.with_suffix(".y.npy"), np.stack(outputs))
+OPTIONS = {"dt": float(sys.argv[2])} if len(sys.argv) > 2 else {}
+run_folder(lambda graph, x: norse.torch.from_nir(graph, **OPTIONS))
