@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import Any
 
@@ -44,6 +44,7 @@ from unscan.compiler.nodes import (
     Quantize,
     Reshape,
     RMSNorm,
+    Scale,
     Shift,
     Spiking,
     StoredMemory,
@@ -58,12 +59,22 @@ from unscan.compiler.nodes.stateless import FUNCTIONS
 
 Rule = tuple[type[Node] | UnionType, str, Callable[[Any], bool]]
 
+EXACT = 2**53
+"""Below it float64, which the reference computes in, holds every whole number."""
+COUNTING = (Integer, Linear, Convolution, Embedding, Scale, Threshold, Delay)
+"""The nodes that may hold whole numbers."""
+
 RULES: tuple[Rule, ...] = (
     (Node, "every number is finite", lambda n: all(np.isfinite(a).all() for _, a in n.arrays())),
     (
         Node,
         "its arrays share one number format, or are all whole numbers",
         lambda n: len({"whole" if a.dtype in INTEGERS else a.dtype for _, a in n.arrays()}) <= 1,
+    ),
+    (
+        Node,
+        "its numbers are floating-point ones",
+        lambda n: isinstance(n, COUNTING) or all(a.dtype not in INTEGERS for _, a in n.arrays()),
     ),
     (
         Input,
@@ -270,12 +281,32 @@ def whole_number_faults(graph: Graph) -> Iterator[str]:
                 )
             if port == "alpha" and got is not None and (got.signed or got.bits > node.decay_bits):  # type: ignore[attr-defined]
                 yield f"IntegerMemory {name!r} gets decays of the format {got}, wanted numbers below 1 in its units"
+        inside = within_a_step(node, {port: arriving(graph, known, name, port) for port in node.ports})
+        if inside >= EXACT:
+            yield (
+                f"{type(node).__name__} {name!r} may reach numbers of {inside.bit_length()} bits within a step, wanted "
+                f"less than {EXACT.bit_length()}, which float64 holds exactly; make its numbers or its input smaller"
+            )
         wide = known[name]
         if wide is not None and wide.bits > WIDEST:
             yield (
                 f"{type(node).__name__} {name!r} may send numbers of {wide.bits} bits, wanted at most {WIDEST}; make "
                 "its weights or what feeds it smaller"
             )
+
+
+def within_a_step(node: Node, fed: Mapping[str, Fixed | None]) -> int:
+    """Return the largest number that a node computes before it shifts, truncates or saturates it."""
+    largest = {port: 0 if got is None else got.max for port, got in fed.items()}
+    if isinstance(node, IntegerMemory):
+        return int(largest["v"] * largest["k"] * 2**node.shift + Fixed(node.bits).max)
+    if isinstance(node, IntegerGLU):
+        return int(largest["x"] * int(np.abs(node.table.astype(np.int64)).max()))
+    if isinstance(node, IntegerSSM):
+        read = np.abs(node.c.astype(np.int64)).sum(axis=(1, 2)) * Fixed(node.bits).max
+        skipped = np.abs(node.d.astype(np.int64)) * largest["x"] * 2**node.shift
+        return int((read + skipped).max())
+    return 0
 
 
 def whole_node(node: Node) -> bool:

@@ -144,6 +144,18 @@ def test_sums_beyond_32_bits_are_refused():
         check(chain(Input((3,), Kind.SPIKE), wide, Output()))
 
 
+def test_numbers_that_float64_cannot_hold_within_a_step_are_refused():
+    filters = state_space_network()
+    node: Any = filters.nodes["ssm"]
+    check(filters)
+    with pytest.raises(InvalidGraph, match=r"IntegerSSM 'ssm' may reach numbers of \d\d bits within a step"):
+        check(filters.with_nodes({"ssm": replace(node, c=np.full_like(node.c, 2**30))}))
+    memories = memory_network()
+    wide = Shift(shift=np.int8(-15), bits=30)
+    with pytest.raises(InvalidGraph, match="IntegerMemory 'memory' may reach numbers"):
+        check(memories.with_nodes({"v": wide, "k": wide}))
+
+
 def test_a_loop_in_which_nothing_bounds_the_numbers_is_refused():
     nodes: dict[str, Node] = {
         "input": Input((2,), Kind.SPIKE),

@@ -8,23 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import cfunc, typeof, types
 
+from unscan.compiler.ir import Array
+from unscan.runtime.executors.event.integers import integers
+from unscan.runtime.executors.event.late import recall
 from unscan.runtime.executors.event.memory import memorise
 from unscan.runtime.executors.event.others import others
 from unscan.runtime.executors.event.program import Code, Op, Program
+
+RUN_BY: dict[int, Callable[..., None]] = {
+    **{op: others for op in Op if Op.STORE < op < Op.MEMORY},
+    Op.MEMORY: memorise,
+    **{op: integers for op in Op if Op.MEMORY < op < Op.RECALL},
+    Op.RECALL: recall,
+}
+"""Operation -> the function that runs its rows; the kernel itself runs those that are not named."""
 
 COMPILED: dict[tuple[Any, ...], Any] = {}
 """(function, number format) -> the compiled function, kept so that its address stays good."""
 
 
-def addresses(program: Program, room: Any) -> tuple[int, int]:
-    """Return the addresses of `others` and of `memorise` for a program and its workspace; 0 where unneeded."""
-    code, ops = program.code, program.ops
-    return (
-        address(others, code, room) if any(Op.STORE < op < Op.MEMORY for op in ops) else 0,
-        address(memorise, code, room) if Op.MEMORY in ops else 0,
-    )
+def addresses(program: Program, room: Any) -> Array:
+    """Return the address of the function that runs each `Op`, for a program and its workspace; 0 where unneeded."""
+    found = np.zeros(len(Op), np.int64)
+    for op in program.ops & RUN_BY.keys():
+        found[op] = address(RUN_BY[op], program.code, room)
+    return found
 
 
 def address(function: Callable[..., None], code: Code, room: Any) -> int:

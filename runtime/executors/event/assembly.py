@@ -12,12 +12,14 @@ from unscan.compiler.errors import Unsupported
 from unscan.compiler.ir import Array, Graph, Kind
 from unscan.compiler.nodes import Input
 from unscan.runtime.executors.event.program import (
+    STEPS,
     Code,
     Column,
     Op,
     Place,
     Program,
     Sizes,
+    Tally,
     aligned,
     extent,
     laid_out,
@@ -71,7 +73,8 @@ class Assembly:
     counters: dict[str, Place] = field(default_factory=dict)
     spikes: dict[str, Place] = field(default_factory=dict)
     membranes: dict[str, Place] = field(default_factory=dict)
-    tallies: dict[str, Place] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    touched: dict[str, int] = field(default_factory=dict)
     lines: dict[str, dict[str, int]] = field(default_factory=dict)
     """Delay -> the columns that name its line."""
     whole: list[Array] = field(default_factory=list)
@@ -80,6 +83,9 @@ class Assembly:
     units: int = 0
     firing: int = 0
     entries: int = 0
+    tallied: int = 0
+    history: int = 0
+    late: int = 0
 
     def emit(self, op: Op, width: int, **columns: int) -> None:
         """Add a row to the table."""
@@ -144,6 +150,25 @@ class Assembly:
         self.firing += words + -(-words // 64)
         self.entries = max(self.entries, entries)
         return start, words
+
+    def tally(self, name: str, *names: str) -> int:
+        """Reserve what a node tallies by these names; return where it starts."""
+        start = self.tallied
+        self.tallies[name] = Tally(start, names)
+        self.tallied += len(names)
+        return start
+
+    def decays_late(self, name: str, d: int, n: int) -> tuple[int, int]:
+        """Reserve what a memory needs whose entries decay late; return where its history and its entries start.
+
+        It counts what it does behind what it tallies.
+        """
+        self.touched[name] = self.tallied
+        self.tallied += 1
+        history, late = self.history, self.late
+        self.history += n * STEPS
+        self.late += 2 * d * n + 2
+        return history, late
 
     def counter(self, name: str) -> int:
         """Reserve the event counters of a node."""
@@ -218,6 +243,7 @@ class Assembly:
             states=self.states,
             counters={name: self.counters[name] for name in self.graph.signals},
             tallies=self.tallies,
+            touched=self.touched,
             spikes=self.spikes,
             membranes=self.membranes,
             sizes=Sizes(
@@ -228,6 +254,8 @@ class Assembly:
                 units=self.units,
                 firing=self.firing,
                 entries=self.entries,
-                tallies=extent(self.tallies),
+                tallies=self.tallied,
+                history=self.history,
+                late=self.late,
             ),
         )

@@ -10,10 +10,12 @@ from unscan.compiler.errors import Unsupported
 from unscan.compiler.ir import Dialect, Graph
 from unscan.compiler.nodes import Delay
 from unscan.compiler.spec import check
+from unscan.runtime.executors.event import integer_rules, rules, stateful
 from unscan.runtime.executors.event.assembly import Assembly, Ports
 from unscan.runtime.executors.event.program import Program
-from unscan.runtime.executors.event.rules import rule
-from unscan.runtime.executors.event.stateful import take
+
+RULES = (rules, stateful, integer_rules)
+"""Where the rule of each node stands."""
 
 
 def compile_graph(graph: Graph, dtype: np.dtype[Any]) -> Program:
@@ -34,9 +36,9 @@ def compile_graph(graph: Graph, dtype: np.dtype[Any]) -> Program:
     late = graph.of(Delay) if graph.recurrent else []
     for name in graph.order:
         ports = {} if name in late else arriving(name, assembly)
-        assembly.sent[name] = rule(graph.nodes[name], name, assembly, ports)
+        assembly.sent[name] = rules.rule(graph.nodes[name], name, assembly, ports)
     for name in late:
-        take(name, assembly, arriving(name, assembly)["x"])
+        stateful.take(name, assembly, arriving(name, assembly)["x"])
     return assembly.program()
 
 

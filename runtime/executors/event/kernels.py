@@ -1,9 +1,9 @@
 """The compiled loops of the event executor: one call runs every step of every sample that it is given.
 
 `advance` interprets the rows of a program, each for a chunk of steps before the next, so that the weights of one
-layer stay in cache; rarer rows are run by functions of their own, that `apart` compiles. Nothing is reassociated beyond
-the order in which weights are added (no fast math): beta u + g x is rounded as the reference rounds it. Rows of
-buffers are padded to whole vectors, and what stands behind the last neuron is 0, so loops run over whole rows.
+layer stay in cache; rarer rows are run by functions of their own, which `apart` compiles. Nothing is reassociated
+beyond the order in which weights are added (no fast math): beta u + g x is rounded as the reference rounds it. Rows
+of buffers are padded to whole vectors, and what stands behind the last neuron is 0, so loops run over whole rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from unscan.runtime.executors.event.workspace import Workspace
 SPREAD, FIND, START, GATHER, MULTIPLY, JOIN, AFFINE, ACTIVATE, FIRE, LEAK, COUNT, STORE = map(
     int, list(Op)[:12]
 )
-MEMORY = int(Op.MEMORY)
 OP, WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[:9])
 STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES = map(int, list(Column)[9:15])
 
@@ -68,12 +67,12 @@ def load_numbers(x: Array, first: int, steps: int, b: int, values: Array, live: 
 
 @kernel
 def advance(
-    others: int, memories: int, code: Any, room: Any, state: Array, outputs: Array, spikes: Array,
+    apart: Array, code: Any, room: Any, state: Array, outputs: Array, spikes: Array,
     membranes: Array, recording: bool, first: int, steps: int, b: int,
 ) -> None:  # fmt: skip
     """Run every row of the program for the steps first .. first + steps of sample b, whose input is loaded.
 
-    others, memories: the addresses of `others.others` and `memory.memorise`, where rows need them. code:
+    apart: the address of the function that runs an operation which is not run here (`apart.addresses`). code:
     `program.Code`. room: `workspace.Workspace`. state: what the sample's nodes keep.
     """
     table, params, buffers, lists, chunk = code.table, code.params, code.buffers, code.lists, code.chunk
@@ -191,9 +190,8 @@ def advance(
                 copy(X[t], width, outputs[first + t, b], 0)
         else:
             last, samples = first + steps == outputs.shape[0], outputs.shape[1]
-            address = memories if op == MEMORY else others
             call_at(
-                address,
+                apart[op],
                 code,
                 room,
                 row,
@@ -211,22 +209,22 @@ def advance(
 
 @kernel
 def run_samples(
-    bits: Array, singles: Array, doubles: Array, begin: int, end: int, others: int, memories: int,
+    bits: Array, singles: Array, doubles: Array, begin: int, end: int, apart: Array,
     entry: int, spiking: bool, table: Array, params: Array, whole: Array, buffers: Array, lists: Array, chunk: int,
     values: Array, live: Array, ids: Array, sent: Array, pending: Array, turns: Array, firing: Array, entries: Array,
-    reached: Array, counts: Array, totals: Array, tallies: Array,
+    history: Array, late: Array, reached: Array, counts: Array, totals: Array, tallies: Array,
     state: Array, outputs: Array, spikes: Array, membranes: Array, recording: bool,
 ) -> bool:  # fmt: skip
     """Run the samples begin .. end of x from state (B, S), one after the other; return whether x is valid.
 
     x (T, B, C) is the one of bits (uint8), singles (float32) and doubles (float64) that is not empty. Then come the
     fields of a `program.Code` and of a `workspace.Workspace`, one by one, as they are read faster so. counts are
-    scratch; the events of the samples are added to `totals`, and what memories tally to `tallies`.
+    scratch; the events of the samples are added to `totals`, and what nodes tally to `tallies`.
     """
     code = Code(entry, spiking, table, params, whole, buffers, lists, chunk)
     room = Workspace(
-        values, live, ids, sent, pending, turns, firing, entries, reached, counts, totals, tallies
-    )
+        values, live, ids, sent, pending, turns, firing, entries, history, late, reached, counts, totals, tallies
+    )  # fmt: skip
     places = lists if spiking else buffers
     here, pitch = places[entry, 0], places[entry, 1]
     for b in range(begin, end):
@@ -259,9 +257,7 @@ def run_samples(
                     valid = load_numbers(doubles, first, steps, b, rows, some)
             if not valid:
                 return False
-            advance(
-                others, memories, code, room, state[b], outputs, spikes, membranes, recording, first, steps, b
-            )
+            advance(apart, code, room, state[b], outputs, spikes, membranes, recording, first, steps, b)
         for i in range(len(counts)):
             totals[i] += counts[i]
     return True

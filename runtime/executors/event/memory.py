@@ -16,7 +16,7 @@ import numpy as np
 
 from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.program import Column
-from unscan.runtime.executors.event.synapses import copy, matrix
+from unscan.runtime.executors.event.synapses import copy, matrix, unpack
 from unscan.runtime.executors.event.vector import kernel, lowest_bit
 
 SOURCE, SECOND, TARGET, LIST, PARAMS = map(int, list(Column)[2:7])
@@ -121,6 +121,19 @@ def write_delta(
 
 
 @kernel
+def marked(firing: Array, words: int, entries: Array) -> int:
+    """List the entries whose bits are set, in their order; return how many there are."""
+    found = 0
+    for group in range(words, len(firing)):
+        filled = firing[group]
+        while filled != np.uint64(0):
+            word = ((group - words) << 6) + lowest_bit(filled)
+            filled &= filled - np.uint64(1)
+            found = unpack(firing[word], word << 6, entries, found)
+    return found
+
+
+@kernel
 def look(
     n: int,
     M: Array,
@@ -134,25 +147,18 @@ def look(
 ) -> int:
     """List the marked entries that fire, reset them, and take the marks of the others back; return how many fire."""
     found = 0
-    for group in range(words, len(firing)):
-        filled = firing[group]
-        while filled != np.uint64(0):
-            word = ((group - words) << 6) + lowest_bit(filled)
-            filled &= filled - np.uint64(1)
-            bits = firing[word]
-            while bits != np.uint64(0):
-                entry = (word << 6) + lowest_bit(bits)
-                bits &= bits - np.uint64(1)
-                scale = A[entry % n % len(A)]
-                if M[entry] * scale >= level:
-                    entries[found] = entry
-                    found += 1
-                    if reset == 1:
-                        M[entry] -= theta / scale
-                    elif reset == 2:
-                        M[entry] = 0
-                if not M[entry] * scale >= level:
-                    unmark(firing, words, entry)
+    for e in range(marked(firing, words, entries)):
+        entry = entries[e]
+        scale = A[entry % n % len(A)]
+        if M[entry] * scale >= level:
+            entries[found] = entry
+            found += 1
+            if reset == 1:
+                M[entry] -= theta / scale
+            elif reset == 2:
+                M[entry] = 0
+        if not M[entry] * scale >= level:
+            unmark(firing, words, entry)
     return found
 
 

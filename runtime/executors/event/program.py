@@ -75,6 +75,18 @@ class Op(IntEnum):
     """buffer = what a delay line gives, or the line takes the source, or both."""
     MEMORY = 26
     """One matrix memory: list = the entries that fire, or buffer = what is read of them."""
+    RESCALE = 27
+    """buffer = the source in other units: whole numbers, saturated."""
+    LOOKUP = 28
+    """buffer = the number of a table that the source names."""
+    TABLE_GATE = 29
+    """buffer = the first half of the source times the number of a table that the second names, in other units."""
+    INTEGRATE = 30
+    """One layer of neurons of whole numbers: list = the neurons that fire, or buffer = their membranes."""
+    TURN = 31
+    """One IntegerSSM: buffer = its output."""
+    RECALL = 32
+    """One IntegerMemory: as a matrix memory."""
 
 
 class Column(IntEnum):
@@ -126,8 +138,15 @@ VARIANTS: dict[tuple[str, str], int] = {
 }
 """Reset and phase -> the LIF loop that computes them."""
 
-TALLIES = ("writes", "fired", "rescaled")
-"""What a memory tallies; the last only where its decay is scalar."""
+STEPS = 64
+"""Steps of which a memory that decays late keeps the decays."""
+
+
+class Tally(NamedTuple):
+    """Where a node counts what events do not tell: from `start` on, a number for each name (`runtime.counts`)."""
+
+    start: int
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -184,7 +203,8 @@ class Sizes(NamedTuple):
         units: nodes that have a flag.
         firing: words of the bitmaps of what fires in memories.
         entries: of the largest memory.
-        tallies: numbers that memories tally.
+        tallies: numbers that nodes tally.
+        history, late: decays, and whole numbers, of memories whose entries decay late.
     """
 
     values: int
@@ -195,6 +215,8 @@ class Sizes(NamedTuple):
     firing: int
     entries: int
     tallies: int
+    history: int
+    late: int
 
 
 @dataclass(frozen=True)
@@ -205,7 +227,8 @@ class Program:
         code: what the kernels read.
         states: `node.state` -> its place in a sample's state.
         counters: node -> its place in the event counters.
-        tallies: node -> its place among the tallies, in the order of `TALLIES`.
+        tallies: node -> what it tallies, and where.
+        touched: node -> where a memory counts the entries that it looks at, and their decays.
         spikes, membranes: node -> its place among the recorded ones.
         sizes: of what a run needs.
     """
@@ -213,7 +236,8 @@ class Program:
     code: Code
     states: dict[str, Place]
     counters: dict[str, Place]
-    tallies: dict[str, Place]
+    tallies: dict[str, Tally]
+    touched: dict[str, int]
     spikes: dict[str, Place]
     membranes: dict[str, Place]
     sizes: Sizes

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Array, Graph, Kind
-from unscan.compiler.nodes import Input, Output
+from unscan.compiler.nodes import Input, Integer, Output
 from unscan.runtime.counts import Counts
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.runtime.executors.event.apart import addresses
@@ -34,22 +34,33 @@ class EventDriven:
     A matrix memory with scalar decay is looked through once, at the start of a run, for what may fire; a step then
     touches what it writes, what fires, and the accumulators. So one run is cheaper than as many calls of `step`.
 
+    Whole numbers are computed in float64, which holds them exactly: bit for bit what the reference computes. A layer
+    whose states have all decayed to 0 costs nothing until something arrives, and an entry of a memory is decayed when
+    it is next looked at, step by step; an entry that is 0 is not looked at.
+
     Args:
         graph: what is run.
-        dtype: the number format, float32 or float64; the graph's own where None.
+        dtype: the number format, float32 or float64; the graph's own where None, float64 where it holds whole numbers.
         threads: the most samples that run at once; as many as the machine has cores where None.
 
     Raises:
         Unsupported: a node of the parallel dialect (run the pass `unroll` first), or numbers that float32 cannot hold.
         InvalidGraph: the graph breaks an invariant.
-        InvalidInput: another dtype, or fewer than one thread.
+        InvalidInput: another dtype, float32 for whole numbers, or fewer than one thread.
     """
 
     def __init__(self, graph: Graph, dtype: DTypeLike | None = None, *, threads: int | None = None) -> None:
         self.graph = graph
-        self.dtype = np.dtype(graph.dtype if dtype is None else dtype)
+        whole = graph.integer or bool(graph.of(Integer))
+        own = np.float64 if whole else graph.dtype
+        self.dtype = np.dtype(own if dtype is None else dtype)
         if self.dtype not in (np.float32, np.float64):
             raise InvalidInput(f"The event executor got dtype {self.dtype}, wanted float32 or float64.")
+        if whole and self.dtype == np.float32:
+            raise InvalidInput(
+                "The event executor got dtype float32 for a graph of whole numbers, which float32 holds only up to "
+                "2^24; leave dtype out, or ask for float64, in which they are exact."
+            )
         if threads is not None and threads < 1:
             raise InvalidInput(f"The event executor got {threads} threads, wanted 1 or more.")
         self.threads = threads or int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
@@ -88,7 +99,7 @@ class EventDriven:
                 },
                 steps=lead[0],
                 samples=lead[1],
-                tallies={name: work.of(place) for name, place in program.tallies.items()},
+                tallies={name: work.of(tally) for name, tally in program.tallies.items()},
             ),
         )
 
@@ -148,7 +159,7 @@ class EventDriven:
     ) -> bool:
         """Run some of the samples in one workspace; return whether their input is valid."""
         apart = addresses(self._program, space)
-        return bool(run_samples(*given, *span, *apart, *self._program.code, *space, *written))
+        return bool(run_samples(*given, *span, apart, *self._program.code, *space, *written))
 
     def _workspace(self) -> Workspace:
         """Return room that no other run writes to."""

@@ -24,7 +24,7 @@ from unscan.compiler.nodes import (
 )
 from unscan.compiler.nodes.neurons import RESETS, Leaky
 from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
-from unscan.runtime.executors.event.program import TALLIES, VARIANTS, Op
+from unscan.runtime.executors.event.program import VARIANTS, Op
 from unscan.runtime.executors.event.rules import per_neuron, rule
 from unscan.runtime.executors.event.vector import LANES
 
@@ -210,14 +210,20 @@ def _(node: StoredMemory, name: str, assembly: Assembly, ports: Ports) -> Value:
     columns["state"] = assembly.reserve(assembly.states, f"{name}.{'M' if scalar else 'S'}", (d, n), LANES)
     if scalar:
         columns["held"] = assembly.reserve(assembly.states, f"{name}.A", (1 if delta else n,), LANES)
+    columns["tally"] = assembly.tally(name, "writes", "fired", *(["rescaled"] if scalar else []))
+    return remembering(Op.MEMORY, node.queries, name, assembly, **columns)
+
+
+def remembering(op: Op, queries: int | None, name: str, assembly: Assembly, **columns: int) -> Value:
+    """Write the row of a matrix memory."""
+    d, n = assembly.graph.membranes()[name]
     columns["spikes"] = assembly.reserve(assembly.spikes, name, (d, n))
     columns["membranes"] = assembly.reserve(assembly.membranes, name, (d, n))
-    columns["tally"] = assembly.reserve(assembly.tallies, name, (len(TALLIES) if scalar else 2,))
     columns["unit"] = assembly.unit()
-    if node.queries is None:
+    if queries is None:
         target, counter = assembly.events(d * n), assembly.counter(name)
-        assembly.emit(Op.MEMORY, d * n, list=target, counter=counter, **columns)
+        assembly.emit(op, d * n, list=target, counter=counter, **columns)
         return Value(d * n, counter, events=target)
-    target = assembly.buffer(d * node.queries)
-    assembly.emit(Op.MEMORY, d * n, target=target, **columns)
+    target = assembly.buffer(d * queries)
+    assembly.emit(op, d * n, target=target, **columns)
     return assembly.counted(name, target)

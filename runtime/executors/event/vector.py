@@ -63,6 +63,25 @@ nonzero = comparison("!=", 0)
 ones = comparison("==", 1)
 
 
+def order() -> Any:
+    """Return the intrinsic (a, b, at) -> mask of the 64 elements of a that are greater than those of b."""
+
+    @intrinsic
+    def greater(typing: Any, a: Any, b: Any, at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a_type, b_type, _ = signature.args
+            left = load(context, builder, a_type, arguments[0], arguments[2])
+            right = load(context, builder, b_type, arguments[1], arguments[2])
+            return builder.bitcast(builder.fcmp_ordered(">", left, right), INDEX)
+
+        return types.uint64(a, b, types.int64), generate
+
+    return greater
+
+
+above = order()
+
+
 def scan() -> Any:
     """Return the intrinsic mask -> index of the lowest bit that is set, of a uint64 that is not 0."""
 

@@ -7,18 +7,18 @@ from typing import NamedTuple
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.program import TALLIES, Place, Program, aligned
+from unscan.runtime.executors.event.program import Program, Tally, aligned
 
 
 class Performed(NamedTuple):
-    """Events of every counter, and what memories tallied."""
+    """Events of every counter, and what nodes tallied."""
 
     events: Array
     tallies: Array
 
-    def of(self, place: Place) -> dict[str, int]:
-        """Return the tallies of one memory by their names."""
-        return dict(zip(TALLIES, map(int, place.of(self.tallies)), strict=False))
+    def of(self, tally: Tally) -> dict[str, int]:
+        """Return the tallies of one node by their names."""
+        return {name: int(self.tallies[tally.start + k]) for k, name in enumerate(tally.names)}
 
 
 class Workspace(NamedTuple):
@@ -27,11 +27,12 @@ class Workspace(NamedTuple):
     Attributes:
         values, live (buffers x chunk): numbers, and whether a step's row may hold one that is not 0.
         ids, sent (lists x chunk): neurons that fired, and how many.
-        pending: whether a membrane can fire, or is still to be reset, without input; whether the bitmap of a memory is
-            still to be built.
+        pending: what a node does without input (whether a membrane can fire, or is still to be reset; for whole
+            numbers see `integers`); whether the bitmap of a memory is still to be built.
         turns: the row of a delay line that holds its newest input.
         firing: bitmaps of what may fire in memories.
         entries: what fires in one memory at one step.
+        history, late: the decays and the entries of memories that decay late; see `late`.
         reached: membranes before the reset, and other numbers of one row.
         counts: events of a sample. totals: those of all samples. tallies: likewise.
     """
@@ -44,6 +45,8 @@ class Workspace(NamedTuple):
     turns: Array
     firing: Array
     entries: Array
+    history: Array
+    late: Array
     reached: Array
     counts: Array
     totals: Array
@@ -62,6 +65,8 @@ class Workspace(NamedTuple):
             turns=np.zeros(sizes.units, np.int64),
             firing=np.zeros(sizes.firing, np.uint64),
             entries=np.zeros(sizes.entries, np.int32),
+            history=np.zeros(sizes.history, code.params.dtype),
+            late=np.zeros(sizes.late, np.int32),
             reached=aligned(np.zeros(max(code.buffers[:, 1]), code.params.dtype)),
             counts=aligned(np.zeros(sizes.counters, np.int32)),
             totals=np.zeros(sizes.counters, np.int64),
