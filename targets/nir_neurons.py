@@ -21,12 +21,14 @@ from unscan.compiler.nodes import (
     StoredMemory,
     Threshold,
 )
-from unscan.targets.nir_encoding import DEPLOY, DT, ROWS, Encoding, emit_node
+from unscan.targets.nir_encoding import DEPLOY, ROWS, Encoding, emit_node
 
-FORGETFUL = DT * (1 + 2e-6)
-"""tau of a LIF that only compares: spikingjelly takes no tau of dt itself."""
-LEAKLESS = DT * 2.0**40
-"""tau of a LIF with beta = 1."""
+BARELY = 1 + 2e-6
+"""tau of a LIF that only compares, in steps: spikingjelly takes no tau of dt itself."""
+LEAKLESS = 2.0**40
+"""tau of a LIF with beta = 1, in steps."""
+FORGETFUL = 2.0**-7
+"""tau of what remembers nothing where decays are exponential, in steps: exp(-128) is 0 in float32."""
 BLURRED = 1e-5
 """snnTorch takes a beta up to here for 0 when it scales the threshold."""
 
@@ -38,7 +40,7 @@ def _(node: LI, to: Encoding, name: str, x: str) -> str:
 
 @emit_node.register
 def _(node: Threshold, to: Encoding, name: str, x: str) -> str:
-    return to.add(compare(to.shape(name), level(node)), "threshold", x)
+    return fire(node, to, name, x)
 
 
 @emit_node.register
@@ -48,23 +50,23 @@ def _(node: LIF, to: Encoding, name: str, x: str) -> str:
 
 @emit_node.register
 def _(node: CubaLIF, to: Encoding, name: str, x: str) -> str:
-    numbers = np.unique(node.alpha), np.unique(node.beta)
-    if node.reset != "zero" or node.phase != "now" or any(n.size > 1 for n in numbers):
+    split = to.profile.spread("decay", node.alpha) or to.profile.spread("decay", node.beta)
+    if node.reset != "zero" or node.phase != "now" or split:
         return neuron(node, to, name, leak(node.alpha, "current", to, name, x))
-    alpha, beta = (float(n[0]) for n in numbers)
-    theta = level(node)
+    shape, levels = to.shape(name), thresholds(node, to)
     if node.gain != "1":
-        theta /= open_gain(beta)
-    shape, tau_syn, tau_mem = to.shape(name), constant(alpha), constant(beta)
+        levels = levels / open_gain(node.beta)
+    x, levels = uniform(levels, to, name, x)
+    tau_syn, tau_mem = constant(node.alpha, to), constant(node.beta, to)
     return to.add(
         nir.CubaLIF(
-            tau_syn=np.full(shape, tau_syn),
-            tau_mem=np.full(shape, tau_mem),
-            r=np.full(shape, tau_mem / DT),
+            tau_syn=each(tau_syn, shape),
+            tau_mem=each(tau_mem, shape),
+            r=each(tau_mem / to.profile.dt, shape),
             v_leak=np.zeros(shape),
             v_reset=np.zeros(shape),
-            v_threshold=np.full(shape, theta),
-            w_in=np.full(shape, tau_syn / DT),
+            v_threshold=each(levels, shape),
+            w_in=each(tau_syn / to.profile.dt, shape),
         ),
         "cubalif",
         x,
@@ -81,7 +83,7 @@ def _(node: AdaptiveLIF, to: Encoding, name: str, x: str) -> str:
     u = membrane(node, to, name, x)
     shape = to.shape(name)
     above = to.add(to.diagonal(np.ones(()), shape), "above", u)
-    spikes = to.add(compare(shape, level(node)), "threshold", above)
+    spikes = fire(node, to, name, above)
     subtract(node, to, name, spikes, u)
     tired = leak(node.rho, "adaptation", to, name, spikes)
     to.connect(to.add(to.diagonal(-node.kappa, shape), "raise", tired), above)
@@ -150,34 +152,54 @@ def state(to: Encoding, x: str, enter: Array, along: Array, role: str) -> str:
 
 def matrix(to: Encoding, weight: Array, role: str, x: str) -> str:
     """Write a Linear and return its name."""
-    return to.add(nir.Linear(weight=weight.astype(to.graph.dtype)), role, x)
+    return to.add(to.linear(weight.astype(to.graph.dtype)), role, x)
 
 
 def neuron(node: Spiking, to: Encoding, name: str, x: str) -> str:
     """Write a LIF that x feeds and return the primitive that gives its spikes."""
-    theta = level(node)
     if node.reset == "zero":
         if node.phase == "next":
             raise Unsupported(
                 "its reset to zero acts one step late, and no primitive multiplies a voltage by a spike of the step "
                 "before; run restore-reset with phase now"
             )
-        return native(node, to, name, x, theta)
+        return native(node, to, name, x)
     u = membrane(node, to, name, x)
-    spikes = to.add(compare(to.shape(name), theta), "threshold", u)
+    spikes = fire(node, to, name, u)
     subtract(node, to, name, spikes, u)
     return spikes
 
 
-def level(node: Spiking | Threshold) -> float:
-    """Return the float32 that a neuron is compared against: u >= theta is u > the next number below theta."""
-    if np.unique(node.threshold).size > 1:
-        raise Unsupported(
-            f"its threshold differs between neurons ({node.threshold.min():g} to {node.threshold.max():g}), and "
-            "snnTorch takes one for a layer; run fold-threshold"
-        )
-    theta = np.float32(node.threshold.flat[0])
-    return float(np.nextafter(theta, np.float32(-np.inf)) if node.fires == ">=" else theta)
+def thresholds(node: Spiking | Threshold, to: Encoding) -> Array:
+    """Return the float32 that a neuron is compared against, in the framework's own inequality.
+
+    u >= theta is u > the next number below theta, and u > theta is u >= the next above it.
+    """
+    theta = node.threshold.astype(np.float32)
+    if node.fires == to.profile.fires:
+        return theta.astype(np.float64)
+    toward = np.float32(-np.inf if node.fires == ">=" else np.inf)
+    return np.nextafter(theta, toward).astype(np.float64)
+
+
+def fire(node: Spiking | Threshold, to: Encoding, name: str, u: str) -> str:
+    """Write the comparison of u with a node's threshold, as the profile's framework makes one."""
+    u, levels = uniform(thresholds(node, to), to, name, u)
+    fired: str = to.profile.fire(to, name, levels, u)
+    return fired
+
+
+def uniform(levels: Array, to: Encoding, name: str, x: str) -> tuple[str, Array]:
+    """Return a signal and its thresholds, scaled to one threshold where the profile has one for a layer."""
+    if not to.profile.spread("threshold", levels):
+        return x, levels
+    to.change(
+        name,
+        "scaled",
+        f"its thresholds, {levels.min():g} to {levels.max():g}, are 1, and what is compared with them is divided by "
+        "them, so that it may be rounded by one float32",
+    )
+    return to.add(to.diagonal(1 / levels, to.shape(name)), "scale", x), np.ones(())
 
 
 def subtract(node: Spiking, to: Encoding, name: str, spikes: str, u: str) -> None:
@@ -189,36 +211,50 @@ def subtract(node: Spiking, to: Encoding, name: str, spikes: str, u: str) -> Non
             to.connect(to.add(to.diagonal(drop, to.shape(name)), "subtract", spikes), u)
 
 
-def native(node: Spiking, to: Encoding, name: str, x: str, theta: float) -> str:
+def native(node: Spiking, to: Encoding, name: str, x: str) -> str:
     """Write a LIF with reset zero at once as one NIR LIF."""
-    if np.unique(node.beta).size > 1:
+    beta, shape = node.beta.astype(np.float64), to.shape(name)
+    if to.profile.spread("decay", beta):
         raise Unsupported(
-            f"its decay differs between neurons ({node.beta.min():g} to {node.beta.max():g}), and a NIR LIF takes one "
-            "for a layer in some frameworks; restore-reset with none or subtract has a form that keeps it"
+            f"its decay differs between neurons ({beta.min():g} to {beta.max():g}), and a NIR LIF takes one for a "
+            "layer in some frameworks; restore-reset with none or subtract has a form that keeps it, and so have the "
+            "profiles norse, snntorch and nir"
         )
-    beta = float(node.beta.flat[0])
-    if beta == 0:
-        return to.add(compare(to.shape(name), theta), "lif", x)
-    if beta <= BLURRED:
+    if not to.profile.unit_gain and np.any((beta > 0) & (beta <= BLURRED)):
         raise Unsupported(
-            f"its decay {beta:g} lies between 0 and {BLURRED:g}, where snnTorch scales its threshold wrongly"
+            f"its decay {beta.min():g} lies between 0 and {BLURRED:g}, where snnTorch scales its threshold wrongly"
         )
-    if node.gain != "1":
-        open_gain(beta)
-    tau = constant(beta)
-    return to.add(lif(to.shape(name), tau, theta * (DT / tau) if node.gain == "1" else theta), "lif", x)
+    gain = np.ones(()) if node.gain == "1" else open_gain(beta)
+    if not np.any(beta):
+        return fire(node, to, name, x)
+    tau = constant(beta, to)
+    if to.profile.unit_gain:
+        x = x if node.gain == "1" else to.add(to.diagonal(gain, shape), "gain", x)
+        x, levels = uniform(thresholds(node, to), to, name, x)
+        return to.add(lif(shape, tau, levels, tau / to.profile.dt), "lif", x)
+    x, levels = uniform(thresholds(node, to), to, name, x)
+    if node.gain == "1":
+        levels = levels * (to.profile.dt / tau)
+    return to.add(lif(shape, tau, levels), "lif", x)
 
 
-def open_gain(beta: float) -> float:
+def open_gain(beta: Array) -> Array:
     """Return the gain 1 - beta. Raises Unsupported where it is 0."""
-    if beta == 1:
+    if np.any(beta == 1):
         raise Unsupported("its decay 1 with gain 1 - beta shuts its input out")
-    return 1 - beta
+    return 1 - beta.astype(np.float64)
 
 
-def constant(beta: float) -> float:
-    """Return the time constant of a decay, in seconds."""
-    return LEAKLESS if beta == 1 else DT / (1 - beta)
+def constant(beta: Array, to: Encoding) -> Array:
+    """Return the time constants of decays, in seconds."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(to.profile.dt * np.minimum(1 / (1 - beta.astype(np.float64)), LEAKLESS))
+
+
+def exponential(decay: Array) -> Array:
+    """Return the time constants whose exp(-1 / tau) are those decays, in steps."""
+    with np.errstate(divide="ignore"):
+        return np.clip(1 / np.abs(np.log(decay.astype(np.float64))), FORGETFUL, LEAKLESS)
 
 
 def membrane(node: Leaky, to: Encoding, name: str, x: str) -> str:
@@ -237,14 +273,24 @@ def leak(decay: Array, role: str, to: Encoding, name: str, x: str) -> str:
     return u
 
 
-def compare(shape: tuple[int, ...], theta: float) -> Any:
-    """Return the NIR LIF that fires where its input is greater than theta, and remembers nothing."""
-    return lif(shape, FORGETFUL, theta)
+def compare(to: Encoding, name: str, levels: Array, u: str) -> str:
+    """Write the NIR LIF that fires where u passes its level, and remembers nothing."""
+    shape, tau = to.shape(name), np.asarray(BARELY * to.profile.dt)
+    resistance = BARELY if to.profile.unit_gain else 1.0
+    return to.add(lif(shape, tau, levels, np.asarray(resistance)), "threshold", u)
 
 
-def lif(shape: tuple[int, ...], tau: float, theta: float) -> Any:
-    """Return a NIR LIF with r = 1, v_leak = v_reset = 0 and parameters of the full shape, in float64."""
-    zeros = np.zeros(shape)
+def lif(shape: tuple[int, ...], tau: Array, theta: Array, r: Array | None = None) -> Any:
+    """Return a NIR LIF with v_leak = v_reset = 0 and parameters of the full shape, in float64; r is 1 by default."""
     return nir.LIF(
-        tau=zeros + tau, r=zeros + 1, v_leak=zeros, v_threshold=zeros + theta, v_reset=zeros.copy()
+        tau=each(tau, shape),
+        r=each(np.ones(()) if r is None else r, shape),
+        v_leak=np.zeros(shape),
+        v_threshold=each(theta, shape),
+        v_reset=np.zeros(shape),
     )
+
+
+def each(values: Array, shape: tuple[int, ...]) -> Array:
+    """Return values for each neuron of a shape, in float64."""
+    return np.broadcast_to(values, shape).astype(np.float64)

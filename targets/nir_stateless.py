@@ -50,9 +50,8 @@ def _(node: Output, to: Encoding, name: str, x: str) -> str:
 
 @emit_node.register
 def _(node: Linear, to: Encoding, name: str, x: str) -> str:
-    if node.bias is None or to.comes_back(name):
-        return to.add(nir.Linear(weight=node.weight), "linear", x)
-    return to.add(nir.Affine(weight=node.weight, bias=node.bias), "affine", x)
+    bias = None if to.comes_back(name) else node.bias
+    return to.add(to.linear(node.weight, bias), "linear" if bias is None else "affine", x)
 
 
 @emit_node.register
@@ -104,14 +103,8 @@ def slide(
 
     A pool is one too: norse drops an AvgPool2d and the padding of a SumPool2d, and takes a sum as a mean times a size.
     """
-    assert isinstance(node.padding, tuple)
-    before, behind = node.padding[:2], node.padding[2:]
+    before = alike(node)
     rows, columns = weight.shape[2:]
-    if before != behind:
-        raise Unsupported(
-            f"it pads {before} before and {behind} behind, and NIR pads both sides alike; pad both in the model, or "
-            f"{DEPLOY}"
-        )
     if rows != columns:
         raise Unsupported(
             f"its window covers {rows} x {columns}, and nir itself counts the places of square ones only; fill it up "
@@ -121,11 +114,37 @@ def slide(
     return to.add(window, "conv2d", x)
 
 
+def alike(node: Window) -> tuple[int, ...]:
+    """Return the padding of one side of a window, the same on both. Raises Unsupported where it is not."""
+    assert isinstance(node.padding, tuple)
+    axes = len(node.padding) // 2
+    before, behind = node.padding[:axes], node.padding[axes:]
+    if before != behind:
+        raise Unsupported(
+            f"it pads {before} before and {behind} behind, and NIR pads both sides alike; pad both in the model, or "
+            f"{DEPLOY}"
+        )
+    return before
+
+
 @emit_node.register
 def _(node: Conv1d, to: Encoding, name: str, x: str) -> str:
-    raise Unsupported(
-        f"norse drops a NIR Conv1d without a word; write it as a Conv2d over images of one row, or {DEPLOY}"
+    if not to.profile.conv1d:
+        raise Unsupported(
+            "norse drops a NIR Conv1d without a word, and snnTorch has none; write it as a Conv2d over images of one "
+            f"row, or {DEPLOY}"
+        )
+    outputs = len(node.weight)
+    window = nir.Conv1d(
+        input_shape=to.fed(name)[1],
+        weight=dense(node.weight, node.groups),
+        stride=node.stride,
+        padding=alike(node),
+        dilation=node.dilation,
+        groups=1,
+        bias=np.zeros(outputs, to.graph.dtype) if node.bias is None else node.bias,
     )
+    return to.add(window, "conv1d", x)
 
 
 @emit_node.register

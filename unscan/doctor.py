@@ -46,7 +46,25 @@ def examine() -> list[Finding]:
         except PackageNotFoundError:
             remedy = extra or "pip install --force-reinstall unscan"
             findings.append(Finding(package, "missing", extra is not None, use, remedy))
-    return [*findings, _threads(), _device(), _data()]
+    return [*findings, _lava(), _compiler(), _threads(), _device(), _data()]
+
+
+def _lava() -> Finding:
+    from unscan.runtime.lava.environment import environment
+
+    found = environment()
+    problem = found.problem()
+    use = "Lava's simulation of Loihi 2, in an environment of its own"
+    return Finding("lava", "missing" if problem else str(found.folder), True, use, "unscan lava install")
+
+
+def _compiler() -> Finding:
+    from unscan.targets.c.sizes import find
+
+    found = find()
+    return Finding(
+        "C compiler", found or "missing", True, "running and measuring models in C", "apt-get install gcc"
+    )
 
 
 def _threads() -> Finding:

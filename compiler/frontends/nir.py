@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,7 @@ def fingerprint(graph: nir.NIRGraph) -> str:
     sha.update(json.dumps([[str(a), str(b)] for a, b in graph.edges]).encode())
     held = {("", key): value for key, value in graph.metadata.get(ARRAYS, {}).items()}
     for name, primitive in graph.nodes.items():
-        for field, value in primitive.to_dict().items():
-            if field != "metadata":
-                held[name, field] = value
+        held |= {(name, field): value for field, value in _fields(primitive.to_dict())}
     for name, field in sorted(held):
         value = np.asarray(held[name, field])
         sha.update(json.dumps([name, field, str(value.dtype.kind), list(value.shape)]).encode())
@@ -115,6 +113,18 @@ def fingerprint(graph: nir.NIRGraph) -> str:
             str(value).encode() if value.dtype.kind in "USO" else np.ascontiguousarray(value).tobytes()
         )
     return sha.hexdigest()
+
+
+def _fields(of: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (field, value) of a primitive; those of a subgraph's primitives as primitive/field."""
+    for field, value in of.items():
+        if isinstance(value, Mapping) and field != "metadata":
+            for inner, leaf in _fields(value):
+                yield f"{field}/{inner}", leaf
+        elif field == "edges":
+            yield field, json.dumps([[str(a), str(b)] for a, b in value])
+        elif field != "metadata":
+            yield field, value
 
 
 def _ours(path: Path, read: nir.NIRGraph) -> Graph:

@@ -1,4 +1,4 @@
-"""The same NIR file in other frameworks gives the spikes of the reference."""
+"""The same NIR file, in the portable profile, gives the spikes of the reference in four frameworks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.foreign.running import run
+from tests.foreign.nir_matrix import measure, networks
+from tests.foreign.nir_networks import SHOWN
+from tests.foreign.nir_running import PLACES, PORTABLE, run_all
 from tests.targets.networks import DEPLOYED, chain, drive, feed_forward, lif, weight
 from tests.targets.test_nir_loops import looped_chains
-from unscan.compiler.frontends.nir import read_nir
-from unscan.compiler.ir import Graph, Kind
+from unscan.compiler.ir import Edge, Graph, Kind
 from unscan.compiler.nodes import Flatten, Input, Linear, Output, Scale
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.executors.reference import Reference
-from unscan.targets.nir import emit
 
 pytestmark = pytest.mark.slow
 
@@ -60,22 +60,18 @@ for reset in ("none", "subtract", "zero"):
     }
 
 Ran = tuple[dict[str, Execution], dict[str, Any]]
+BY_LABEL = {place.label: place for place in PORTABLE}
 
 
-@pytest.fixture(scope="module", params=["snntorch", "norse"])
+@pytest.fixture(scope="module", params=BY_LABEL)
 def ran(request, tmp_path_factory) -> Ran:
     """Run every case in the reference and, all in one process, in a framework."""
-    folder = tmp_path_factory.mktemp(request.param)
-    truths = {}
+    driven = {}
     for name, make in CASES.items():
         graph = make()
-        x = drive(graph, 100, 8).astype(np.float32)
-        emit(graph, folder / f"{name}.nir")
-        np.save(folder / f"{name}.x.npy", x)
-        truths[name] = Reference(graph).run(x)
-        assert read_nir(folder / f"{name}.nir") == graph
-    run(request.param, f"run_{request.param}.py", folder)
-    return truths, {name: np.load(folder / f"{name}.y.npy") for name in CASES}
+        driven[name] = graph, drive(graph, 100, 8).astype(np.float32)
+    given = run_all(BY_LABEL[request.param], driven, tmp_path_factory.mktemp(request.param))
+    return {name: Reference(graph).run(x) for name, (graph, x) in driven.items()}, given
 
 
 def f1(got: Any, truth: Any) -> float:
@@ -98,8 +94,8 @@ def test_a_readout_gives_the_same_numbers(ran, case):
     np.testing.assert_allclose(given[case], truths[case].outputs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("framework", ["snntorch", "norse"])
-def test_ways_back_give_the_same_numbers(tmp_path, framework):
+def drawn_chains() -> list[Graph]:
+    """Return 60 chains with ways back."""
     graphs: list[Graph] = []
 
     @given(looped_chains())
@@ -108,13 +104,41 @@ def test_ways_back_give_the_same_numbers(tmp_path, framework):
         graphs.append(graph.astype(np.float32))
 
     collect()
-    truths = {}
-    for i, graph in enumerate(graphs):
-        x = drive(graph, 60, 4).astype(np.float32)
-        emit(graph, tmp_path / f"{i}.nir")
-        np.save(tmp_path / f"{i}.x.npy", x)
-        truths[i] = Reference(graph).run(x, record=False).outputs
+    return graphs
+
+
+@pytest.mark.parametrize("place", PORTABLE, ids=BY_LABEL)
+def test_ways_back_give_the_same_numbers(tmp_path, place):
+    graphs = drawn_chains()
     assert sum(graph.recurrent for graph in graphs) > 20
-    run(framework, f"run_{framework}.py", tmp_path)
-    for i, truth in truths.items():
-        np.testing.assert_allclose(np.load(tmp_path / f"{i}.y.npy"), truth, atol=1e-3, rtol=1e-3)
+    driven = {str(i): (graph, drive(graph, 60, 4).astype(np.float32)) for i, graph in enumerate(graphs)}
+    given_back = run_all(place, driven, tmp_path)
+    for name, (graph, x) in driven.items():
+        truth = Reference(graph).run(x, record=False).outputs
+        np.testing.assert_allclose(given_back[name], truth, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("profile", ["snntorch", "spikingjelly"])
+def test_signals_that_meet_give_the_same_spikes(tmp_path, profile):
+    """Chains with ways back, and a way past two of their nodes, in the profiles of who adds signals."""
+    (place,) = (place for place in PLACES if place.profile == profile)
+    driven = {}
+    for i, graph in enumerate(drawn_chains()):
+        forward = [name for name in graph.order if name[0] in "wn"]
+        if len(forward) > 2:
+            past = Graph(graph.nodes, [*graph.edges, Edge(forward[0], forward[2])])
+            driven[str(i)] = past, drive(past, 60, 4).astype(np.float32)
+    assert sum(graph.recurrent for graph, _ in driven.values()) > 10
+    given_back = run_all(place, driven, tmp_path)
+    for name, (graph, x) in driven.items():
+        truth = Reference(graph).run(x, record=False).outputs
+        np.testing.assert_allclose(given_back[name], truth, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("place", PORTABLE, ids=BY_LABEL)
+def test_five_networks_have_no_mismatch(place):
+    driven = networks()
+    found = measure(driven, (place,))
+    assert {name for name, _ in found} == driven.keys() == SHOWN.keys()
+    assert all(outcome.mismatches == 0 and outcome.f1 == 1 for outcome in found.values())
+    assert {outcome.slots for (name, _), outcome in found.items() if name.startswith("3 x")} == {256_000}

@@ -38,7 +38,7 @@ from unscan.compiler.nodes import (
 )
 from unscan.runtime.executors.reference import Reference
 from unscan.targets.nir import DT, emit, encode, refusals
-from unscan.targets.nir_neurons import FORGETFUL
+from unscan.targets.nir_neurons import BARELY
 
 
 def one(node, shape=(4,)):
@@ -129,7 +129,7 @@ def test_a_tie_that_fires_is_one_float32_lower():
     for fires, wanted in ((">", np.float32(1.5)), (">=", np.nextafter(np.float32(1.5), np.float32(0)))):
         neuron = encode(one(lif(threshold=1.5, reset="none", fires=fires))).nodes["n02_threshold"]
         assert set(neuron.v_threshold) == {float(wanted)}
-        assert set(neuron.tau) == {FORGETFUL * DT}
+        assert set(neuron.tau) == {BARELY * DT}
 
 
 def test_the_metadata_says_what_nir_cannot():
@@ -283,8 +283,8 @@ def test_a_scale_is_a_diagonal_linear():
 
 
 def test_an_unknown_profile_is_refused(tmp_path: Path):
-    with pytest.raises(InvalidInput, match="no NIR profile 'sinabs'; the profiles are portable"):
-        emit(feed_forward(), tmp_path / "model.nir", profile="sinabs")
+    with pytest.raises(InvalidInput, match="no NIR profile 'brian'; the profiles are portable, nir, norse"):
+        emit(feed_forward(), tmp_path / "model.nir", profile="brian")
 
 
 def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch):

@@ -1,0 +1,1 @@
+"""Lava's own environment, and scripts run in it under guard."""

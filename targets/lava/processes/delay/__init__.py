@@ -1,0 +1,1 @@
+"""What keeps a signal for some steps."""

@@ -1,0 +1,1 @@
+"""What integrates and fires."""

@@ -1,0 +1,1 @@
+"""What multiplies two signals."""
