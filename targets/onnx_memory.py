@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from unscan.compiler.errors import Unsupported
 from unscan.compiler.nodes import AssociativeMemory, DeltaMemory, StoredMemory
 from unscan.targets.onnx_stateful import fires, reset, spiking
-from unscan.targets.onnx_step import Step, emit_node
+from unscan.targets.onnx_step import Step, emit_node, tally
 
 SHORTEST = 1e-12
 """The length up to which a key counts as 0."""
@@ -99,8 +101,8 @@ def remember(
     return step.add("Flatten", [step.add("MatMul", [spikes, queries], name, "read")], name, "y", axis=1)
 
 
-def tally(node: StoredMemory, step: Step, name: str) -> dict[str, str]:
-    """Write what a memory tallies beside its spikes, one number for each sample; return tally -> value."""
+@tally.register
+def _(node: StoredMemory, step: Step, name: str) -> dict[str, str]:
     ports, delta = step.ports[name], isinstance(node, DeltaMemory)
     columns = nonzeros(step, name, f"{name}/k_unit" if delta else ports["k"], "k")
     if delta:
@@ -116,6 +118,6 @@ def tally(node: StoredMemory, step: Step, name: str) -> dict[str, str]:
 
 
 def nonzeros(step: Step, name: str, x: str, label: str) -> str:
-    """Write how many numbers of x (B, n) are not zero and return its name."""
-    sizes = step.add("Abs", [step.add("Sign", [x], name, f"{label}_sign")], name, f"{label}_here")
-    return step.summed(sizes, [1], name, f"{label}_count")
+    """Write how many numbers of each row of x (B, n) are not zero and return its name."""
+    here = step.cast(x, np.bool_, name, f"{label}_here")
+    return step.summed(step.cast(here, step.type_of(x), name, f"{label}_ones"), [1], name, f"{label}_count")

@@ -21,7 +21,7 @@ from unscan.targets.onnx_step import Step, emit_node
 
 @emit_node.register
 def _(node: Delay, step: Step, name: str) -> str:
-    past = step.add("Flatten", [step.boundary(f"{name}.past")], name, "flat", axis=1)
+    past = step.add("Flatten", [step.spread(f"{name}.past")], name, "flat", axis=1)
     size = int(np.prod(node.shape))
     back = np.broadcast_to(node.steps.astype(np.int64) - 1, node.shape)
     at = back * size + np.arange(size).reshape(node.shape)
@@ -35,7 +35,7 @@ def push(node: Delay, step: Step, name: str) -> None:
         older = step.split(
             "Split",
             [
-                step.boundary(f"{name}.past"),
+                step.spread(f"{name}.past"),
                 step.constant([node.longest - 1, 1], name, "ages", np.int64),
             ],
             name,
@@ -140,7 +140,7 @@ def spiking(step: Step, name: str, u: str, fired: str) -> str:
 @emit_node.register
 def _(node: DiagonalSSM, step: Step, name: str, x: str) -> str:
     real, imaginary = (step.constant(node.a[..., i : i + 1], name, f"a{i}") for i in (0, 1))
-    h = step.split("Split", [step.boundary(f"{name}.h")], name, "h0", "h1", axis=-1)
+    h = step.split("Split", [step.spread(f"{name}.h")], name, "h0", "h1", axis=-1)
     kept = step.add("Mul", [h[0], real], name, "kept0")
     turned = step.add("Mul", [h[1], imaginary], name, "turned0")
     turning = step.add("Sub", [kept, turned], name, "turning0")

@@ -1,8 +1,8 @@
 """ONNX for the nodes without memory.
 
-onnxruntime has no Conv, Erf, Elu or Softplus in float64. There a convolution is written as the matrix product that
-it is, of its weight and the windows of x; what the others stand for is written out. A pool is a convolution with ones,
-so that the sum of spikes is exact.
+onnxruntime has no Conv, Erf, Elu or Softplus in float64, and makes of x sigmoid(x) one operator that onnxruntime-web
+lacks there. There a convolution is written as the matrix product that it is, of its weight and the windows of x; what
+the others stand for is written out. A pool is a convolution with ones, so that the sum of spikes is exact.
 """
 
 from __future__ import annotations
@@ -74,15 +74,8 @@ def _(node: Convolution, step: Step, name: str, x: str) -> str:
 
 @emit_node.register
 def _(node: Pool2d, step: Step, name: str, x: str) -> str:
-    channels = step.graph.inputs(name)["x"].shape[0]
     assert isinstance(node.kernel, tuple)
-    sums = Conv2d(
-        weight=np.ones((channels, 1, *node.kernel)),
-        stride=node.stride,
-        padding=node.padding,
-        groups=channels,
-    )
-    y = convolve(sums, step, name, x)
+    y = convolve(sums(node, step, name), step, name, x)
     if isinstance(node, AvgPool2d):
         return step.add("Div", [y, step.constant(prod(node.kernel), name, "numbers")], name, "y")
     return y
@@ -92,6 +85,18 @@ def _(node: Pool2d, step: Step, name: str, x: str) -> str:
 def _(node: MaxPool2d, step: Step, name: str, x: str) -> str:
     window = {"kernel_shape": node.kernel, "strides": node.stride, "pads": node.padding}
     return step.add("MaxPool", [x], name, "y", **window)
+
+
+def sums(node: Pool2d | MaxPool2d, step: Step, name: str) -> Conv2d:
+    """Return the convolution with ones that sums the windows of a pool."""
+    channels = step.graph.inputs(name)["x"].shape[0]
+    assert isinstance(node.kernel, tuple)
+    return Conv2d(
+        weight=np.ones((channels, 1, *node.kernel)),
+        stride=node.stride,
+        padding=node.padding,
+        groups=channels,
+    )
 
 
 def convolve(node: Convolution, step: Step, name: str, x: str) -> str:
@@ -107,20 +112,31 @@ def convolve(node: Convolution, step: Step, name: str, x: str) -> str:
             dilations=node.dilation,
             group=node.groups,
         )
+    grouped, weight, places = unfolded(node, step, name, x)
+    y = step.add("MatMul", [step.constant(weight, name, "weight"), grouped], name, "product")
+    return step.reshaped(y, (len(node.weight), *places), name, "convolved")
+
+
+def unfolded(
+    node: Convolution, step: Step, name: str, x: str, around: int = 0
+) -> tuple[str, Array, tuple[int, ...]]:
+    """Write the windows of x as columns (B, groups, numbers, places), padded with `around`.
+
+    Returns their name, the weight (groups, outputs, numbers) that they are multiplied by, and the places.
+    """
     channels, *space = step.graph.inputs(name)["x"].shape
     seen, places = windows(node, tuple(space))
     flat = step.reshaped(x, (channels, prod(space)), name, "flat")
-    ends = step.constant([0, 0, 0, 0, 0, 1], name, "ends", np.int64)
-    padded = step.add("Pad", [flat, ends], name, "padded")
-    unfolded = step.add(
-        "Gather", [padded, step.constant(seen, name, "seen", np.int64)], name, "unfolded", axis=2
-    )
+    ends = [step.constant([0, 0, 0, 0, 0, 1], name, "ends", np.int64)]
+    if around:
+        ends.append(step.constant(around, name, "around", step.type_of(x)))
+    padded = step.add("Pad", [flat, *ends], name, "padded")
+    at = step.constant(seen, name, "seen", np.int64)
+    columns = step.add("Gather", [padded, at], name, "unfolded", axis=2)
     outputs, part = node.weight.shape[:2]
     inner = part * len(seen)
-    grouped = step.reshaped(unfolded, (node.groups, inner, seen.shape[1]), name, "grouped")
-    weight = node.weight.reshape(node.groups, outputs // node.groups, inner)
-    y = step.add("MatMul", [step.constant(weight, name, "weight"), grouped], name, "product")
-    return step.reshaped(y, (outputs, *places), name, "convolved")
+    grouped = step.reshaped(columns, (node.groups, inner, seen.shape[1]), name, "grouped")
+    return grouped, node.weight.reshape(node.groups, outputs // node.groups, inner), places
 
 
 def windows(node: Convolution, space: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
@@ -228,12 +244,13 @@ def _(node: Concatenate, step: Step, name: str, **ports: str) -> str:
 
 @emit_node.register
 def _(node: TopK, step: Step, name: str, x: str) -> str:
+    last = {"axis": len(step.graph.inputs(name)["x"].shape)}
     size = step.add("Abs", [x], name, "size")
     count = step.constant([node.count], name, "count", np.int64)
-    _, largest = step.split("TopK", [size, count], name, "sizes", "largest", axis=-1)
-    kept = step.add("GatherElements", [x, largest], name, "kept", axis=-1)
+    _, largest = step.split("TopK", [size, count], name, "sizes", "largest", **last)
+    kept = step.add("GatherElements", [x, largest], name, "kept", **last)
     zeros = step.add("Sub", [x, x], name, "zeros")
-    return step.add("ScatterElements", [zeros, largest, kept], name, "y", axis=-1)
+    return step.add("ScatterElements", [zeros, largest, kept], name, "y", **last)
 
 
 @emit_node.register
@@ -257,8 +274,12 @@ def tanh(step: Step, name: str, x: str) -> str:
 
 
 def silu(step: Step, name: str, x: str) -> str:
-    """Write x sigmoid(x)."""
-    return step.add("Mul", [x, step.add("Sigmoid", [x], name, "sigmoid")], name, "y")
+    """Write x sigmoid(x), in float64 as x / (1 + e^-x)."""
+    if step.dtype == np.float32:
+        return step.add("Mul", [x, step.add("Sigmoid", [x], name, "sigmoid")], name, "y")
+    falling = step.add("Exp", [step.add("Neg", [x], name, "negative")], name, "falling")
+    whole = step.add("Add", [falling, step.constant(1, name, "one")], name, "whole")
+    return step.add("Div", [x, whole], name, "y")
 
 
 def gelu(step: Step, name: str, x: str) -> str:

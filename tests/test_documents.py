@@ -44,10 +44,11 @@ def said(example: str, monkeypatch, capsys, *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def test_every_example_is_run_here():
+def test_every_example_is_run_by_a_test():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
         "own_module.py",
         "associative_recall.py",
+        "run_onnx.py",  # by tests/targets/test_onnx_example.py
     }
 
 

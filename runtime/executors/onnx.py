@@ -1,7 +1,8 @@
 """Run a graph as its ONNX form in onnxruntime: step by step with resident states, or a whole sequence in a Scan.
 
-Both run in the graph's number format on the CPU. Operations are counted where a run records: then the model
-also gives what leaves every node, and events are counted from that. An unrecorded run gives `counts` None.
+Both run in the graph's number format on the CPU: whole numbers as such, real ones beside them in float64, so that
+nothing is rounded before it is quantised. Operations are counted where a run records: then the model also gives what
+leaves every node, and events are counted from that. An unrecorded run gives `counts` None.
 """
 
 from __future__ import annotations
@@ -15,14 +16,24 @@ import numpy as np
 import onnxruntime as ort
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
-from unscan.compiler.ir import Array, Dialect, Graph
-from unscan.compiler.nodes import SPIKING, Input, StoredMemory
+from unscan.compiler.ir import Array, Dialect, Graph, Kind
+from unscan.compiler.nodes import SPIKING, Input, IntegerMemory, StoredMemory
 from unscan.compiler.spec import check
 from unscan.runtime.counts import Counts
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.targets.onnx import Form, build
+from unscan.targets.onnx_step import computes_whole
 
 ERRORS_ONLY = 3
+TALLIES = ("writes", "rescaled", "saturated")
+"""What nodes tally beside their spikes."""
+FORMATS = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
 
 
 def session(model: bytes, threads: int = 1) -> ort.InferenceSession:
@@ -45,14 +56,14 @@ class Resident:
         self, of: ort.InferenceSession, x_shape: tuple[int, ...], state: Mapping[str, Array]
     ) -> None:
         self._session = of
-        dtype = next((value.dtype for value in state.values()), None) or _dtype(of)
-        self._x = np.zeros(x_shape, dtype)
+        self._x = np.zeros(x_shape, entering(of)["x"])
         sets = (dict(state), {name: np.empty_like(value) for name, value in state.items()})
         x = ort.OrtValue.ortvalue_from_numpy(self._x)
         self.outputs: dict[str, Array] = {}
         for output in of.get_outputs():
             if output.name.removesuffix(".next") not in state:
-                self.outputs[output.name] = np.empty((x_shape[0], *output.shape[1:]), dtype)
+                shape = (x_shape[0], *output.shape[1:])
+                self.outputs[output.name] = np.empty(shape, FORMATS[output.type])
         held = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in self.outputs.items()}
         values = [{name: ort.OrtValue.ortvalue_from_numpy(v) for name, v in each.items()} for each in sets]
         self._sets, self._bindings = sets, []
@@ -81,8 +92,12 @@ class Resident:
         return {name: value.copy() for name, value in self._sets[self._turn].items()}
 
 
-def _dtype(of: ort.InferenceSession) -> np.dtype[Any]:
-    return np.dtype({"tensor(float)": np.float32, "tensor(double)": np.float64}[of.get_inputs()[0].type])
+def entering(of: ort.InferenceSession) -> dict[str, np.dtype[Any]]:
+    """Return the number format of every input of a session, those that may be left out among them."""
+    return {
+        each.name: np.dtype(FORMATS[each.type])
+        for each in (*of.get_inputs(), *of.get_overridable_initializers())
+    }
 
 
 class _Onnx:
@@ -97,9 +112,24 @@ class _Onnx:
 
     def _session(self, record: bool) -> ort.InferenceSession:
         if record not in self._sessions:
-            model = build(self.graph, self.form, record, values=record)
+            real = np.float64 if computes_whole(self.graph) else self.graph.dtype
+            model = build(self.graph, self.form, record, values=record, real=real)
             self._sessions[record] = session(model.SerializeToString(), self._threads)
         return self._sessions[record]
+
+    def _kept(self, state: State | None, batch: int, of: ort.InferenceSession) -> dict[str, Array]:
+        """Return a fresh copy of a state in the formats of a session."""
+        known = entering(of)
+        given = check_state(self.graph, state, batch, self.graph.dtype)
+        kept = {name: value.astype(known[name], copy=False) for name, value in given.items()}
+        if computes_whole(self.graph):
+            for name, value in kept.items():
+                if not np.array_equal(value, given[name]):
+                    raise InvalidInput(
+                        f"The carried state {name} holds numbers that {value.dtype} does not; wanted whole numbers, as "
+                        "a run of the same graph gives them."
+                    )
+        return kept
 
     def _execution(self, x: Array, given: Mapping[str, Array], state: State, record: bool) -> Execution:
         if not record:
@@ -111,13 +141,16 @@ class _Onnx:
             events[name] = np.count_nonzero(given[key], axis=(0, 1))
         spikes = {name: given[f"{name}.spikes"] > 0 for name in graph.of(*SPIKING)}
         tallies: dict[str, dict[str, int]] = {}
-        for name in graph.of(StoredMemory):
-            tallies[name] = {
+        for name, node in graph.nodes.items():
+            tallied = {
                 what: int(given[f"{name}.{what}"].sum(dtype=np.int64))
-                for what in ("writes", "rescaled")
+                for what in TALLIES
                 if f"{name}.{what}" in given
             }
-            tallies[name]["fired"] = int(np.count_nonzero(spikes[name]))
+            if isinstance(node, StoredMemory | IntegerMemory):
+                tallied["fired"] = int(np.count_nonzero(spikes[name]))
+            if tallied:
+                tallies[name] = tallied
         return Execution(
             outputs=given["y"],
             spikes=spikes,
@@ -155,10 +188,11 @@ class OnnxStep(_Onnx):
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
         """Run one step x (B, ...); see `Executor.step`. For many steps with little in each, `resident` is faster."""
         x = check_input(self.graph, x, steps=False)
-        kept = check_state(self.graph, state, len(x), self.graph.dtype)
         of = self._session(False)
+        kept = self._kept(state, len(x), of)
         names = [output.name for output in of.get_outputs()]
-        given = dict(zip(names, of.run(names, {"x": np.asarray(x, self.graph.dtype), **kept}), strict=True))
+        feeds = {"x": x.astype(entering(of)["x"], copy=False), **kept}
+        given = dict(zip(names, of.run(names, feeds), strict=True))
         return given["y"], {name: given[f"{name}.next"] for name in kept}
 
     def resident(self, batch: int, state: State | None = None) -> Resident:
@@ -167,9 +201,8 @@ class OnnxStep(_Onnx):
         return self._resident((batch, *self.graph.signals[name].shape), state, False)
 
     def _resident(self, shape: tuple[int, ...], state: State | None, record: bool) -> Resident:
-        return Resident(
-            self._session(record), shape, check_state(self.graph, state, shape[0], self.graph.dtype)
-        )
+        of = self._session(record)
+        return Resident(of, shape, self._kept(state, shape[0], of))
 
 
 class OnnxScan(_Onnx):
@@ -189,10 +222,10 @@ class OnnxScan(_Onnx):
     def run(self, x: Array, state: State | None = None, *, record: bool = True) -> Execution:
         """Run x (T, B, ...); see `Executor.run`."""
         x = check_input(self.graph, x)
-        kept = check_state(self.graph, state, x.shape[1], self.graph.dtype)
         of = self._session(record)
+        kept = self._kept(state, x.shape[1], of)
         names = [output.name for output in of.get_outputs()]
-        feeds = {"x": np.ascontiguousarray(x, self.graph.dtype), **kept}
+        feeds = {"x": np.ascontiguousarray(x, entering(of)["x"]), **kept}
         given = dict(zip(names, of.run(names, feeds), strict=True))
         return self._execution(x, given, {name: given[f"{name}.next"] for name in kept}, record)
 
@@ -221,27 +254,24 @@ class OnnxFile:
             if key.startswith("unscan.")
         }
         self.form: Form = self.facts["form"]
-        self._dtype = _dtype(self._session)
+        self._entering = entering(self._session)
 
     def run(self, x: Array, state: State | None = None) -> tuple[dict[str, Array], State]:
-        """Run the file on x, (B, ...) in the step form and (T, B, ...) in the scan form, from zeros where None.
+        """Run the file on x, (B, ...) in the step form and (T, B, ...) in the scan form, from its own start where None.
 
-        Raises InvalidInput where x has another shape, or names a row that an embedding does not have.
+        Raises InvalidInput where x has another shape, is no spike, or names a row that an embedding does not have.
 
         Returns:
             Every output that is not a state, by name (`y`, `node.spikes`, ...), and the next state.
         """
-        shapes = {name: tuple(each["shape"]) for name, each in self.facts["states"].items()}
-        wanted = (2 if self.form == "scan" else 1) + len(self.facts["input"]["shape"])
-        x = np.ascontiguousarray(x, self._dtype)
-        if (
-            x.ndim != wanted
-            or list(x.shape[-len(self.facts["input"]["shape"]) :]) != self.facts["input"]["shape"]
-        ):
+        shape = self.facts["input"]["shape"]
+        wanted = (2 if self.form == "scan" else 1) + len(shape)
+        x = np.asarray(x)
+        if x.ndim != wanted or list(x.shape[-len(shape) :]) != shape:
             axes = "T, B" if self.form == "scan" else "B"
             raise InvalidInput(
                 f"The ONNX file in {self.form} form got x of shape {x.shape}, wanted ({axes}, "
-                f"{', '.join(map(str, self.facts['input']['shape']))})."
+                f"{', '.join(map(str, shape))})."
             )
         rows = self.facts["input"].get("rows")
         if rows is not None and not ((x == np.floor(x)) & (x >= 0) & (x < rows)).all():
@@ -249,17 +279,28 @@ class OnnxFile:
                 f"The ONNX file takes whole numbers from 0 to {rows - 1}, which name rows of an embedding, and got "
                 f"numbers from {x.min():g} to {x.max():g}; check the vocabulary that x was encoded with."
             )
-        batch = x.shape[wanted - len(self.facts["input"]["shape"]) - 1]
-        kept = {
-            name: np.zeros((batch, *shape), self._dtype)
-            if state is None
-            else np.asarray(state[name], self._dtype)
-            for name, shape in shapes.items()
-        }
+        if self.facts["input"]["kind"] == Kind.SPIKE and not ((x == 0) | (x == 1)).all():
+            raise InvalidInput(
+                f"The ONNX file takes spikes (0 or 1) and got other numbers, from {x.min():g} to {x.max():g}; encode "
+                "the data as spikes."
+            )
+        feeds = {"x": x, **self._start(x.shape[wanted - len(shape) - 1], state)}
+        feeds = {name: np.ascontiguousarray(value, self._entering[name]) for name, value in feeds.items()}
         names = [output.name for output in self._session.get_outputs()]
-        given = dict(zip(names, self._session.run(names, {"x": x, **kept}), strict=True))
-        nexts = {name: given.pop(f"{name}.next") for name in kept}
+        given = dict(zip(names, self._session.run(names, feeds), strict=True))
+        nexts = {name: given.pop(f"{name}.next") for name in self.facts["states"]}
         return given, nexts
+
+    def _start(self, batch: int, state: State | None) -> dict[str, Array]:
+        """Return the states to feed: those that were carried in, or zeros for those that the file cannot do without."""
+        if state is not None:
+            return {name: state[name] for name in self.facts["states"]}
+        needed = {each.name for each in self._session.get_inputs()}
+        return {
+            name: np.zeros((batch, *each["shape"]), self._entering[name])
+            for name, each in self.facts["states"].items()
+            if name in needed
+        }
 
 
 def from_file(path: Path | str, *, threads: int = 1) -> OnnxFile:

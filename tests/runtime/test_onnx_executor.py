@@ -1,14 +1,17 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
-from tests.targets.networks import chain, drive, feed_forward, lif, zoo
+from tests.integers import integer_network, spikes_for
+from tests.targets.every_whole_node import WHOLE
+from tests.targets.networks import chain, drive, feed_forward, lif, looped, zoo
 from unscan.compiler.errors import DamagedFile, InvalidGraph, InvalidInput, Unsupported
 from unscan.compiler.ir import Edge, Graph
 from unscan.compiler.nodes import AssociativeMemory, Input, LIFScan, Linear, Output, Scale
 from unscan.runtime.executors.base import Execution
-from unscan.runtime.executors.onnx import OnnxScan, OnnxStep, from_file
+from unscan.runtime.executors.onnx import OnnxScan, OnnxStep, entering, from_file
 from unscan.runtime.executors.reference import Reference
 from unscan.targets.onnx import emit
 
@@ -111,6 +114,92 @@ def test_resident_states_stay_between_steps():
     np.testing.assert_array_equal(outputs, whole.outputs)
     for name, value in loop.state.items():
         np.testing.assert_array_equal(value, whole.state[name])
+
+
+def test_resident_states_of_whole_numbers_stay_between_steps():
+    graph = integer_network(3)
+    x, runner = spikes_for(graph, 20, 2), OnnxStep(graph)
+    loop, truth = runner.resident(2), Reference(graph).run(x)
+    outputs = np.stack([loop.step(x_t).copy() for x_t in x])
+    np.testing.assert_array_equal(outputs, truth.outputs)
+    for name, value in loop.state.items():
+        assert value.dtype == np.int32
+        np.testing.assert_array_equal(value, truth.state[name])
+
+
+STARTING = {
+    "float32": lambda: zoo(np.float32),
+    "float64": zoo,
+    "delayed": lambda: looped(3, reset="subtract", dtype=np.float64),
+    "modes": WHOLE["spiking-ssm"],
+    "memory": WHOLE["memory-subtract-2"],
+    "spikes": lambda: integer_network(4),
+}
+starting = pytest.mark.parametrize("make", STARTING.values(), ids=STARTING)
+
+
+def alone(path: Path) -> ort.InferenceSession:
+    """A session as anyone opens it, but without warnings of inputs that may be left out."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options)
+
+
+@pytest.mark.parametrize("form", ["step", "scan"])
+@starting
+def test_x_alone_is_enough_for_any_batch_and_length(tmp_path: Path, form, make):
+    graph = make()
+    emit(graph, tmp_path / "model.onnx", form=form)
+    of = alone(tmp_path / "model.onnx")
+    (taken,) = of.get_inputs()
+    assert taken.name == "x"
+    assert {each.name for each in of.get_overridable_initializers()} == set(graph.states)
+    names = [output.name for output in of.get_outputs()]
+    for steps, batch in ((1, 1), (7, 5), (2, 2), (1, 3)):
+        x = drive(graph, steps, batch)
+        truth = Reference(graph).run(x)
+        x = x.astype(entering(of)["x"])
+        if form == "scan":
+            made = dict(zip(names, of.run(names, {"x": x}), strict=True))
+            np.testing.assert_allclose(made["y"], truth.outputs, rtol=1e-4, atol=1e-5)
+        else:
+            kept: dict[str, np.ndarray] = {}
+            for x_t, y in zip(x, truth.outputs, strict=True):
+                made = dict(zip(names, of.run(names, {"x": x_t, **kept}), strict=True))
+                kept = {name: made[f"{name}.next"] for name in graph.states}
+                np.testing.assert_allclose(made["y"], y, rtol=1e-4, atol=1e-5)
+        for name, value in truth.state.items():
+            assert made[f"{name}.next"].shape == value.shape
+            np.testing.assert_allclose(made[f"{name}.next"], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["step", "scan"])
+@starting
+def test_some_states_may_be_fed_and_others_not(tmp_path: Path, form, make):
+    graph = make()
+    emit(graph, tmp_path / "model.onnx", form=form)
+    of = alone(tmp_path / "model.onnx")
+    x = drive(graph, 12, 3)
+    first = OnnxScan(graph).run(x[:11], record=False).state
+    given = {name: value for i, (name, value) in enumerate(first.items()) if i % 2}
+    rest = {name: value for name, value in first.items() if name not in given}
+    state = {**given, **{name: np.zeros_like(value) for name, value in rest.items()}}
+    x_t = x[11:] if form == "scan" else x[11]
+    got = of.run(["y"], {"x": x_t.astype(entering(of)["x"]), **given})[0]
+    truth = OnnxStep(graph).step(x[11], state)[0]
+    np.testing.assert_allclose(got.reshape(truth.shape), truth, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["step", "scan"])
+def test_a_file_whose_states_have_to_be_fed_starts_from_zeros(tmp_path: Path, form):
+    graph = zoo()
+    x = drive(graph, 5)
+    emit(graph, tmp_path / "model.onnx", form=form, states="fed")
+    file, truth, state = from_file(tmp_path / "model.onnx"), Reference(graph).run(x).outputs, None
+    assert len(alone(tmp_path / "model.onnx").get_inputs()) == 1 + len(graph.states)
+    for t, x_t in enumerate(x):
+        given, state = file.run(x_t if form == "step" else x_t[None], state)
+        np.testing.assert_allclose(given["y"].reshape(truth[t].shape), truth[t], atol=1e-12)
 
 
 @executors

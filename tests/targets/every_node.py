@@ -1,4 +1,4 @@
-"""One small graph for every node of the iterative form, by name."""
+"""One small graph for every node of the iterative form, by name; those on whole numbers stand in `every_whole_node`."""
 
 from collections.abc import Callable
 from itertools import pairwise
