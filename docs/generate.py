@@ -6,6 +6,7 @@ Run as `python docs/generate.py`; a test compares the file with what this makes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ from unscan.compiler.nodes import (
     Linear,
     Lookup,
     MaxPool2d,
+    Memory,
     Multiply,
     Output,
     Quantize,
@@ -64,6 +66,7 @@ from unscan.compiler.nodes import (
     Threshold,
     TopK,
 )
+from unscan.compiler.spec import COUNTING
 from unscan.runtime.executors import executor
 from unscan.runtime.executors.reference import Reference
 from unscan.targets import find
@@ -154,17 +157,29 @@ SHAPES: dict[str, tuple[int, ...]] = {
 """What feeds the example, where it is not (3,)."""
 
 
-def around(node: Node) -> Graph:
-    """Return the smallest graph that holds a node."""
+def counting(node: Node) -> Node:
+    """Return the example of a node that can hold whole numbers, with such numbers; any other as it is."""
+    return node.map_arrays(lambda a: np.ceil(a).astype(np.int8)) if isinstance(node, COUNTING[1:-1]) else node
+
+
+def around(node: Node, *, whole: bool = False) -> Graph:
+    """Return the smallest graph that holds a node, which whole numbers may feed."""
+    whole = (whole or isinstance(node, Integer)) and not isinstance(node, Quantize | Embedding | Memory)
     if isinstance(node, Input | Output):
-        return Graph({"input": Input((3,)), "output": Output()}, [Edge("input", "output")])
+        nodes = {"input": Input((3,)), "output": Output()} | (
+            {"node": Quantize(bits=8, fraction=4)} if whole else {}
+        )
+        chained = ["input", "node", "output"] if whole else ["input", "output"]
+        return Graph(nodes, [Edge(*ends) for ends in pairwise(chained)])
     kind = Kind.INDEX if isinstance(node, Embedding) else Kind.REAL
-    whole = isinstance(node, Integer) and not isinstance(node, Quantize)
     nodes = {"input": Input(SHAPES.get(type(node).__name__, (3,)), kind), "node": node, "output": Output()}
     edges = [Edge("node", "output")]
     if whole:
-        nodes |= {"whole": Quantize(bits=8, fraction=4), "alpha": Lookup(table=np.arange(16), shift=4)}
-        edges += [Edge("input", "whole"), Edge("whole", "alpha")]
+        nodes["whole"] = Quantize(bits=8, fraction=4)
+        edges.append(Edge("input", "whole"))
+    if isinstance(node, IntegerMemory):
+        nodes["alpha"] = Lookup(table=np.arange(16), shift=4)
+        edges.append(Edge("whole", "alpha"))
     for port in node.ports:
         if whole:
             edges.append(Edge("alpha" if port == "alpha" else "whole", "node", port))
@@ -200,8 +215,10 @@ def ask(node: Node) -> dict[str, str]:
     }
     for runner in ("event", "onnx"):
         answers[runner] = ran(lambda runner=runner: executor(runner, graph).run(x))  # type: ignore[misc]
-    refused = find("nir").refusals(graph)
-    answers["nir"] = refused.get("node", "yes")
+    for target in ("nir", "c"):
+        answers[target] = find(target).refusals(graph).get("node", "yes")
+    refused = find("lava").refusals(around(counting(node), whole=True))
+    answers["lava"] = next(iter(refused.values()), "yes")
     return answers
 
 
@@ -213,8 +230,8 @@ def page() -> str:
         "Written by `python docs/generate.py`, which asks each interpreter of the IR. Where one refuses a node, the",
         "reason stands below the table, in its own words.",
         "",
-        "| node | form | reference | operation cost | event-driven | ONNX | NIR, portable |",
-        "|---|---|---|---|---|---|---|",
+        "| node | form | reference | operation cost | event-driven | ONNX | NIR, portable | C | Lava |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     reasons: list[str] = []
     for name, kind in NODES.items():
@@ -231,7 +248,8 @@ def page() -> str:
         lines.append(f"| {name} | {form} | {' | '.join(cells)} |")
     lines += [
         "",
-        "An example of each: one number for beta and threshold, reset to zero at once, float32.",
+        "An example of each: one number for beta and threshold, reset to zero at once, float32; for Lava, which runs",
+        "whole numbers alone, with int8 where the node can hold them.",
         "",
     ]
     return "\n".join([*lines, *(f"{i}. {reason}" for i, reason in enumerate(reasons, start=1)), ""])

@@ -11,6 +11,18 @@ from unscan.compiler.ir import Graph
 from unscan.targets.base import Target
 
 
+def _c() -> Target:
+    from unscan.targets.c import TARGET
+
+    return TARGET
+
+
+def _lava() -> Target:
+    from unscan.targets.lava import TARGET
+
+    return TARGET
+
+
 def _nir() -> Target:
     from unscan.targets.nir import TARGET
 
@@ -23,7 +35,7 @@ def _onnx() -> Target:
     return TARGET
 
 
-TARGETS: dict[str, Callable[[], Target]] = {"nir": _nir, "onnx": _onnx}
+TARGETS: dict[str, Callable[[], Target]] = {"nir": _nir, "onnx": _onnx, "lava": _lava, "c": _c}
 """Name -> what loads the target, so that naming one does not import the others."""
 
 
@@ -39,9 +51,10 @@ def export(graph: Graph, path: Path | str, *, target: str, **options: Any) -> No
 
     Args:
         graph: what is written.
-        path: the file.
+        path: the file; of Lava also a folder.
         target: a name from `TARGETS`.
-        options: what the target's `emit` takes: `profile` for nir, `form` (step, scan) for onnx.
+        options: what the target's `emit` takes: `profile` for nir, `form` (step, scan) and `states` (optional, fed) for
+            onnx, `flash` and `ram` (a budget) and `compiler` for c.
 
     Raises:
         InvalidInput: an unknown target.

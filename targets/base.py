@@ -6,8 +6,8 @@ with `Unsupported`; `refusals` is that same emission with the refusals collected
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,34 @@ class Refusals(Protocol):
 
 
 @dataclass(frozen=True)
+class Report:
+    """What a target says of a graph that it can carry.
+
+    Attributes:
+        title: of the table.
+        columns: of the table; those after the first hold numbers, or text.
+        rows: of the table; none where there is nothing to show.
+        lines: sentences below it.
+        problems: why the graph does not fit, one sentence each.
+        numbers: all of it as JSON.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reports(Protocol):
+    """Say what a graph takes, or what its file changes."""
+
+    def __call__(self, graph: Graph, **options: Any) -> Report:
+        """Return the report of a graph that the target can carry."""
+
+
+@dataclass(frozen=True)
 class Target:
     """One file format that a graph can be deployed as.
 
@@ -40,6 +68,8 @@ class Target:
         summary: one line that says who runs such a file.
         emit: writes a graph.
         refusals: node -> reason for every node that `emit` would refuse.
+        options: the names of the options of `emit`, which `refusals` and `report` take, too.
+        report: what the graph takes there, or what its file changes; None where there is nothing to say.
     """
 
     name: str
@@ -47,6 +77,8 @@ class Target:
     summary: str
     emit: Emit
     refusals: Refusals
+    options: tuple[str, ...] = ()
+    report: Reports | None = None
 
 
 def collect(order: Iterable[str], emit: Callable[[str], None]) -> dict[str, str]:

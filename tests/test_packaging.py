@@ -55,6 +55,7 @@ def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel):
         wanted |= {f"unscan/{f.relative_to(ROOT)}" for f in (ROOT / folder).rglob("*.py")}
     wanted |= {f"unscan/{f.relative_to(ROOT)}" for f in (ROOT / "trainer" / "recipes").glob("*.yaml")}
     wanted |= {f"unscan/{f.relative_to(ROOT)}" for f in (ROOT / "trainer" / "weights").iterdir()}
+    wanted.add("unscan/runtime/lava/requirements.txt")
     assert inside == wanted
 
 

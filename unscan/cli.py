@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from unscan.compiler.errors import InvalidInput, UnscanError
-from unscan.compiling import arguments_of, compile_, given, inspect, takes_input, takes_module, takes_source
+from unscan.compiling import arguments_of, compile_, inspect, takes_input, takes_module
+from unscan.exporting import check, export
+from unscan.lava import lava
 from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
 from unscan.train import FILE, json_option, train, train_sdn
 
@@ -52,63 +54,6 @@ def demo(out: Path) -> None:
 
 @main.command()
 @click.argument("source", type=FILE)
-@click.option("--target", required=True, help="A target; `unscan targets` lists them.")
-@takes_source
-@json_option
-def check(source: Path, target: str, json_path: Path | None, **options: Any) -> None:
-    """Say of each node, in data-flow order, whether a target can carry it, and why not."""
-    from unscan.show import console, show, table, write_json
-    from unscan.sources import read_graph
-    from unscan.targets import find
-
-    aim = find(target)
-    graph = read_graph(source, **given(options))
-    refused = aim.refusals(graph)
-    made = table(f"{source} on {target}", "node", "operator", "deployable", "why not, and what helps")
-    for name in graph.order:
-        made.add_row(
-            name, type(graph.nodes[name]).__name__, "no" if name in refused else "yes", refused.get(name, "")
-        )
-    show(made)
-    write_json(
-        json_path, {"target": target, "deployable": not refused, "refused": refused, "nodes": graph.order}
-    )
-    if refused:
-        console.print(f"{len(refused)} of {len(graph.order)} nodes cannot be deployed on {target}.")
-        sys.exit(1)
-
-
-@main.command()
-@click.argument("source", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The file to write.")
-@click.option("--target", help="A target; by default the one of the output's suffix.")
-@click.option(
-    "--form", type=click.Choice(["step", "scan"]), help="ONNX only: one step, or a Scan over the sequence."
-)
-def export(source: Path, output: Path, target: str | None, form: str | None) -> None:
-    """Write a compiled graph as a target's file."""
-    from unscan.show import console
-    from unscan.sources import read_graph
-    from unscan.targets import TARGETS, find
-
-    if target is None:
-        target = next((name for name in TARGETS if find(name).suffix == output.suffix), None)
-        if target is None:
-            known = ", ".join(f"{find(name).suffix} ({name})" for name in TARGETS)
-            raise InvalidInput(
-                f"No target has the suffix of {output}; the suffixes are {known}. Or name one: --target."
-            )
-    if form is not None and target != "onnx":
-        raise InvalidInput(f"--form is for the target onnx, and the target is {target}; leave it out.")
-    options = {} if form is None else {"form": form}
-    find(target).emit(read_graph(source), output, **options)
-    console.print(
-        f"Written: {output} ({target}{f', {form}' if form else ''}, {output.stat().st_size:,} bytes)"
-    )
-
-
-@main.command()
-@click.argument("source", type=FILE)
 @click.option(
     "--executor", "using", default="event", show_default=True, help="`unscan executors` lists them."
 )
@@ -134,7 +79,17 @@ def simulate(
     from unscan.runtime.decision import accuracy
     from unscan.runtime.energy import DEFAULT, Energy, find
     from unscan.runtime.simulate import simulate
-    from unscan.show import console, counts_table, energy_table, neurons_line, progress, show, write_json
+    from unscan.show import (
+        console,
+        counts_table,
+        energy_table,
+        neurons_line,
+        progress,
+        saturated,
+        saturation_lines,
+        show,
+        write_json,
+    )
     from unscan.sources import read_graph, read_samples
 
     energies = find(energy_name or DEFAULT)
@@ -165,6 +120,11 @@ def simulate(
         show(counts_table(run.counts, f"Operations over {count} samples of {data.x.shape[0]} steps"))
         show(energy_table(energy, count))
         document |= {"counts": run.counts.to_json(), "energy": energy.to_json()}
+        if graph.integer:
+            lost = saturated(run.counts)
+            document["saturated"] = lost
+            for line in saturation_lines(lost) or ["Every number fitted in its bits."]:
+                console.print(line, highlight=False)
     if output is not None:
         arrays = {"outputs": run.outputs, **{f"spikes/{k}": v for k, v in run.spikes.items()}}
         with writing(output) as temporary, temporary.open("wb") as file:
@@ -178,6 +138,12 @@ def simulate(
 @click.argument("deployed", type=FILE)
 @click.option("--against", default=None, help="Executors, separated by commas; by default all.")
 @click.option("--precision", type=click.Choice(["64", "32", "both"]), default="both", show_default=True)
+@click.option(
+    "--max-gap",
+    type=click.FloatRange(min=0),
+    help="Exit with 1 where whole numbers decide worse than MODEL by more points of accuracy; by default they are only "
+    "reported.",
+)
 @takes_module
 @takes_input
 @json_option
@@ -186,6 +152,7 @@ def verify(
     deployed: Path,
     against: str | None,
     precision: str,
+    max_gap: float | None,
     weights: Path | None,
     arguments: tuple[str, ...],
     inputs: Path | None,
@@ -201,6 +168,9 @@ def verify(
     two membranes at a threshold are; such ties are listed. Any other difference, or a silent layer, gives exit
     code 1; then each parallel layer of the model is held against its own recurrence, and the first that leaves it is
     named.
+
+    A DEPLOYED graph of whole numbers is another model: every executor has to equal the reference bit for bit, and what
+    rounding cost against MODEL is shown beside.
     """
     from unscan.runtime.verify import AGAINST, PRECISIONS
     from unscan.runtime.verify import verify as run
@@ -212,7 +182,10 @@ def verify(
         localisation_lines,
         neurons_line,
         progress,
+        rounding_lines,
+        rounding_table,
         show,
+        verdict,
         verify_table,
         write_json,
     )
@@ -225,6 +198,11 @@ def verify(
         else read_model(model, weights=weights, arguments=arguments_of(arguments))
     )
     graph = read_graph(deployed)
+    if max_gap is not None and not graph.integer:
+        raise InvalidInput(
+            f"--max-gap bounds what whole numbers cost, and {deployed} computes with real ones; compile it with "
+            "--quantize, or leave the option."
+        )
     data = read_samples(graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=samples)
     with progress("verify") as bar:
         found = run(
@@ -246,13 +224,26 @@ def verify(
         json_path,
         {"model": str(model), "deployed": str(deployed), "data": data.description} | found.to_json(),
     )
+    if found.rounding is not None:
+        show(rounding_table(found.rounding))
+        for line in rounding_lines(found.rounding):
+            console.print(line, highlight=False)
+    console.print(f"[bold]{verdict(found)}[/bold]")
     if not found.holds:
-        console.print("[bold]The deployed graph does not fire the spikes of the trained model.[/bold]")
         sys.exit(1)
-    console.print("[bold]The deployed graph fires the spikes of the trained model.[/bold]")
+    if max_gap is not None and found.rounding is not None:
+        gap = found.rounding.gap
+        if gap is None:
+            raise InvalidInput(
+                "--max-gap needs labels and a decision over time, and there are none; give --labels, or leave it out."
+            )
+        if -100 * gap > max_gap:
+            console.print(f"[bold]Whole numbers cost {-100 * gap:.2f} points, more than {max_gap:g}.[/bold]")
+            sys.exit(1)
 
 
 for command in (
-    compile_, inspect, train, train_sdn, bench, doctor, passes, targets, executors, neurons, tasks, energies
+    compile_, inspect, check, export, lava, train, train_sdn, bench, doctor, passes, targets, executors, neurons,
+    tasks, energies,
 ):  # fmt: skip
     main.add_command(command)

@@ -13,6 +13,12 @@ EXECUTORS: dict[str, tuple[str, str, str]] = {
     "event": ("event", "EventDriven", "event by event, counting every operation"),
     "onnx": ("onnx", "OnnxStep", "onnxruntime, one step at a time with its state bound"),
     "onnx-scan": ("onnx", "OnnxScan", "onnxruntime, one Scan over the sequence"),
+    "c": ("c", "C", "C11, compiled on the spot"),
+    "lava": (
+        "lava",
+        "Lava",
+        "Lava's simulation of Loihi 2, in an environment of its own; whole numbers alone",
+    ),
 }
 """name -> module, class, what it is."""
 

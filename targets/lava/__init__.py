@@ -8,7 +8,6 @@ graph, weights, the processes of our own that the graph needs, and a script that
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Graph
@@ -18,7 +17,7 @@ FILES = (".net", ".hdf5", ".h5")
 """Suffixes of netx files."""
 
 
-def emit(graph: Graph, path: Path | str, **options: Any) -> None:
+def emit(graph: Graph, path: Path | str) -> None:
     """Write a graph as a netx file where the path has the suffix of one, as a folder where it has none.
 
     Raises:
@@ -30,9 +29,9 @@ def emit(graph: Graph, path: Path | str, **options: Any) -> None:
 
     path = Path(path)
     if path.suffix in FILES:
-        netx.emit(graph, path, **options)
+        netx.emit(graph, path)
     elif path.suffix == "":
-        folder.emit(graph, path, **options)
+        folder.emit(graph, path)
     else:
         raise InvalidInput(
             f"Got the output {path} for Lava; give it the suffix .net (one HDF5 file for netx), or none (a folder with "
@@ -40,22 +39,27 @@ def emit(graph: Graph, path: Path | str, **options: Any) -> None:
         )
 
 
-def report(graph: Graph, **options: Any) -> Report:
+def report(graph: Graph) -> Report:
     """Return what a graph needs of a Loihi 2 chip, population by population."""
     from unscan.targets.lava.resources import HEADER, resources, rows
 
     found = resources(graph)
     fits = () if found.problems else (f"It fits on one {found.chip.name} chip.",)
     return Report(
-        f"On {found.chip.name}: an estimate", HEADER, tuple(rows(found)), fits, found.problems, found.to_json()
+        f"On {found.chip.name}: an estimate",
+        HEADER,
+        tuple(rows(found)),
+        fits,
+        found.problems,
+        found.to_json(),
     )
 
 
-def refusals(graph: Graph, **options: Any) -> dict[str, str]:
+def refusals(graph: Graph) -> dict[str, str]:
     """Return node -> reason for every node that neither a netx file nor a folder can say."""
     from unscan.targets.lava import folder, netx
 
-    return folder.refusals(graph, **options) if netx.refusals(graph, **options) else {}
+    return folder.refusals(graph) if netx.refusals(graph) else {}
 
 
 TARGET = Target(

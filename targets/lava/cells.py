@@ -17,7 +17,7 @@ import numpy as np
 from unscan.compiler.errors import Unsupported
 from unscan.compiler.fixed import Fixed
 from unscan.compiler.formats import WIDEST, arriving
-from unscan.compiler.ir import FLOATS, Array, Graph, Kind, Node, Signal
+from unscan.compiler.ir import FLOATS, Array, Dialect, Graph, Kind, Node, Signal
 from unscan.compiler.nodes import (
     SPIKING,
     Activation,
@@ -47,6 +47,7 @@ from unscan.compiler.nodes import (
     Threshold,
     TopK,
 )
+from unscan.targets.base import no_rule
 
 QUANTIZE = "run quantize"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -155,6 +156,8 @@ def completed(cell: Cell, node: Node, place: Place) -> Cell:
 @singledispatch
 def rule(node: Node, place: Place) -> Cell | dict[str, Cell]:
     """Return the process of a node, or the processes by name."""
+    if node.dialect is Dialect.PARALLEL:
+        raise no_rule(node)
     raise Unsupported(
         f"no process says {type(node).__name__} between whole numbers; {QUANTIZE}, which says if one can"
     )

@@ -26,7 +26,7 @@ import numpy as np
 
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.formats import formats
-from unscan.compiler.ir import Dialect, Graph
+from unscan.compiler.ir import Graph
 from unscan.compiler.nodes import Input, Quantize
 from unscan.compiler.spec import check
 from unscan.targets.base import collect, facts, insist, producer_version
@@ -91,7 +91,7 @@ def emit(graph: Graph, path: Path | str) -> None:
 
 def refusals(graph: Graph) -> dict[str, str]:
     """Return node -> reason for every node that no process says, in data-flow order; empty where all can be said."""
-    check(graph, Dialect.ITERATIVE, where="The graph for Lava")
+    check(graph, where="The graph for Lava")
     known = formats(graph)
 
     def made(name: str) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from unscan.compiler.errors import Unsupported
 from unscan.compiler.formats import formats
-from unscan.compiler.ir import Array, Dialect, Graph
+from unscan.compiler.ir import Array, Graph
 from unscan.compiler.nodes import (
     Conv2d,
     Input,
@@ -54,7 +54,7 @@ REACH = 2**18
 """The largest sum of a synapse that one wrap brings back into 24 bits, beside any current."""
 
 
-def emit(graph: Graph, path: Path | str, **options: Any) -> None:
+def emit(graph: Graph, path: Path | str) -> None:
     """Write a graph as a netx file; see the head of this file.
 
     Raises:
@@ -75,9 +75,9 @@ def emit(graph: Graph, path: Path | str, **options: Any) -> None:
         file["unscan"] = json.dumps({**facts(graph), **described(graph, layers)})
 
 
-def refusals(graph: Graph, **options: Any) -> dict[str, str]:
+def refusals(graph: Graph) -> dict[str, str]:
     """Return node -> reason for every node that netx cannot say, in data-flow order; empty where it can say all."""
-    check(graph, Dialect.ITERATIVE, where="The graph for Lava")
+    check(graph, where="The graph for Lava")
     refused = collect(graph.order, lambda name: _insist(graph, name))
     if not refused:
         try:

@@ -1,0 +1,266 @@
+"""The C of a graph, compiled and run: whole numbers bit for bit, real ones to rounding."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from tests.graphs import graphs, sequence
+from tests.integers import integer_network, memory_network, numbers_for, spikes_for, state_space_network
+from tests.targets.every_node import CASES
+from tests.targets.networks import chain, drive, feed_forward, lif, zoo
+from unscan.compiler.errors import InvalidGraph, InvalidInput, MissingDependency, Unsupported
+from unscan.compiler.ir import Kind
+from unscan.compiler.nodes import Embedding, Input, LIFScan, Linear, Output, Quantize, Scale, Shift
+from unscan.runtime.executors import c
+from unscan.runtime.executors.base import Execution
+from unscan.runtime.executors.c import C
+from unscan.runtime.executors.reference import Reference
+
+QUICK = ("-O1",)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def same(got: Execution, truth: Execution) -> None:
+    np.testing.assert_array_equal(got.outputs, truth.outputs)
+    for kind in ("spikes", "membranes", "state"):
+        ours, theirs = getattr(got, kind), getattr(truth, kind)
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            np.testing.assert_array_equal(ours[name], value, err_msg=f"{kind} of {name}")
+
+
+def close(got: Execution, truth: Execution, size: float = 1e-12) -> None:
+    np.testing.assert_allclose(got.outputs, truth.outputs, atol=size, rtol=size)
+    assert got.spikes.keys() == truth.spikes.keys()
+    for name, spikes in truth.spikes.items():
+        np.testing.assert_array_equal(got.spikes[name], spikes, err_msg=name)
+    for kind in ("membranes", "state"):
+        ours, theirs = getattr(got, kind), getattr(truth, kind)
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            np.testing.assert_allclose(ours[name], value, atol=size, rtol=size, err_msg=name)
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_forty_networks_of_whole_numbers_are_the_reference_bit_for_bit(first):
+    fired = 0
+    for seed in range(first, first + 10):
+        graph = integer_network(seed, "loihi2" if seed % 2 else "any")
+        x = spikes_for(graph, 200, 2, seed)
+        truth = Reference(graph).run(x)
+        same(C(graph, flags=QUICK).run(x), truth)
+        fired += sum(int(spikes.sum()) for spikes in truth.spikes.values())
+    assert fired > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("flavour", ["any", "loihi2"])
+def test_every_flavour_of_forty_networks(seed, flavour):
+    graph = integer_network(seed, flavour)
+    x = spikes_for(graph, 200, 2, seed)
+    same(C(graph).run(x), Reference(graph).run(x))
+
+
+@pytest.mark.parametrize("seed", [4, 9, 14, 2])
+def test_the_form_that_is_delivered_gives_the_same(seed):
+    graph = integer_network(seed)
+    x = spikes_for(graph, 100, 2, seed)
+    got, truth = C(graph).run(x, record=False), Reference(graph).run(x)
+    assert not got.spikes
+    assert got.counts is None
+    np.testing.assert_array_equal(got.outputs, truth.outputs)
+    for name, value in truth.state.items():
+        np.testing.assert_array_equal(got.state[name], value)
+
+
+@pytest.mark.parametrize("reset", ["none", "subtract", "zero"])
+@pytest.mark.parametrize("queries", [None, 2])
+def test_a_memory_of_whole_numbers_is_the_reference_bit_for_bit(reset, queries):
+    graph = memory_network(3, reset=reset, queries=queries, top_k=2 if queries else None)
+    x = numbers_for(graph, 100, 2)
+    truth = Reference(graph).run(x)
+    assert truth.spikes["memory"].any()
+    same(C(graph, flags=QUICK).run(x), truth)
+
+
+@pytest.mark.parametrize("steps", [1, 63, 100])
+def test_a_filter_of_whole_numbers_is_the_reference_bit_for_bit(steps):
+    graph = state_space_network(1)
+    x = numbers_for(graph, steps, 3)
+    same(C(graph, flags=QUICK).run(x), Reference(graph).run(x))
+
+
+@pytest.mark.parametrize("bits", [2, 8, 16, 24, 25, 32])
+@pytest.mark.parametrize("signed", [True, False])
+def test_numbers_are_quantised_as_the_reference_does(bits, signed):
+    quantize = Quantize(bits=bits, fraction=3, signed=signed)
+    x = np.concatenate([np.arange(-8, 8) / 16, [1e30, -1e30, 2.0**20 + 0.5, -3e5]]).astype(np.float32)
+    graph = chain({"in": Input((20,)), "q": quantize, "out": Output()})
+    same(C(graph, flags=QUICK).run(x[None, None]), Reference(graph).run(x[None, None]))
+
+
+@pytest.mark.parametrize("shift", [[0], [3], [-4], [3, -2, 0, 5, 31]])
+@pytest.mark.parametrize("bits", [4, 16, 32])
+def test_numbers_are_shifted_as_the_reference_does(shift, bits):
+    graph = chain(
+        {
+            "in": Input((5,)),
+            "q": Quantize(bits=32, fraction=0),
+            "shift": Shift(shift=np.array(shift, np.int32), bits=bits),
+            "out": Output(),
+        }
+    )
+    x = np.random.default_rng(0).integers(-(2**20), 2**20, (30, 1, 5)) * 2.0 ** np.arange(-8, 12, 4)
+    x = x.astype(np.float32)
+    same(C(graph, flags=QUICK).run(x), Reference(graph).run(x))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_node_agrees_with_the_reference(case):
+    graph = CASES[case]()
+    x = sequence(graph, 30, 2)
+    whole, runner = Reference(graph).run(x), C(graph, flags=("-O0",))
+    close(runner.run(x), whole)
+    moved = [whole.outputs, *whole.membranes.values()]
+    assert any(values.any() for values in moved) or case == "delta-silent"
+    first = runner.run(x[:13])
+    close(runner.run(x[13:], first.state), Reference(graph).run(x[13:], Reference(graph).run(x[:13]).state))
+
+
+@pytest.mark.parametrize("steps", [1, 63, 100])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_lengths_and_batches(steps, batch):
+    graph = zoo(gelu=True)
+    x = drive(graph, steps, batch)
+    close(C(graph, flags=QUICK).run(x), Reference(graph).run(x))
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(graphs())
+def test_random_graphs_agree_with_the_reference(graph):
+    assume(graph.dtype == np.float64)
+    x = sequence(graph, 12, 2)
+    close(C(graph, flags=("-O0",)).run(x), Reference(graph).run(x), 1e-9)
+
+
+@pytest.mark.parametrize("reset", ["none", "subtract", "zero"])
+@pytest.mark.parametrize("phase", ["now", "next"])
+@pytest.mark.parametrize("fires", [">=", ">"])
+def test_float32_differs_at_ties_only(reset, phase, fires):
+    graph = feed_forward(dtype=np.float32, reset=reset, phase=phase, fires=fires)
+    x = drive(graph, 100)
+    got, truth = C(graph, flags=QUICK).run(x), Reference(graph).run(x)
+    assert got.outputs.dtype == np.float32
+    for name, spikes in truth.spikes.items():
+        assert spikes.any()
+        differ = got.spikes[name] != spikes
+        distance = np.abs(truth.membranes[name] - graph.nodes[name].threshold)
+        assert distance[differ].max(initial=0) < 1e-5
+        assert differ.sum() <= 2
+
+
+@pytest.mark.parametrize("fires", [">=", ">"])
+def test_a_tie_fires_as_the_node_says(fires):
+    graph = chain({"in": Input((1,)), "l": lif(beta=0.5, threshold=1.0, fires=fires), "out": Output()})
+    x = np.array([1.0, 0.5, 0.75, 2.0]).reshape(4, 1, 1)
+    np.testing.assert_array_equal(C(graph).run(x).spikes["l"], Reference(graph).run(x).spikes["l"])
+
+
+def test_a_sequence_cut_in_two_equals_one_run():
+    graph = integer_network(7)
+    x, runner = spikes_for(graph, 60, 2), C(graph)
+    whole, first = runner.run(x), runner.run(x[:23])
+    second = runner.run(x[23:], first.state)
+    np.testing.assert_array_equal(np.concatenate([first.outputs, second.outputs]), whole.outputs)
+    for name, value in whole.state.items():
+        np.testing.assert_array_equal(second.state[name], value)
+    state, outputs = None, []
+    for x_t in x:
+        y, state = runner.step(x_t, state)
+        outputs.append(y)
+    np.testing.assert_array_equal(np.stack(outputs), whole.outputs)
+
+
+def test_runs_leave_the_state_that_they_were_given_alone():
+    graph = integer_network(1)
+    runner = C(graph)
+    state = runner.run(spikes_for(graph, 5, 3)).state
+    before = {name: value.copy() for name, value in state.items()}
+    runner.run(spikes_for(graph, 5, 3), state)
+    for name, value in before.items():
+        np.testing.assert_array_equal(state[name], value)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.float32, np.float64, np.int64])
+def test_spikes_may_come_in_any_number_format(kind):
+    graph = integer_network(0)
+    x = spikes_for(graph, 20, 2)
+    np.testing.assert_array_equal(C(graph).run(x.astype(kind)).outputs, C(graph).run(x).outputs)
+
+
+def test_input_that_does_not_fit_is_refused():
+    graph = integer_network(0)
+    runner, x = C(graph), spikes_for(graph, 3, 2)
+    for wrong in (x[0], x[..., :-1], x[:0], x + 1, (x * 2).astype(np.uint8), x * np.nan):
+        with pytest.raises(InvalidInput, match="The input 'input'"):
+            runner.run(wrong)
+    with pytest.raises(InvalidInput, match="carried state"):
+        runner.run(x, {})
+    real = chain({"in": Input((4,)), "s": Scale(np.float32(2)), "out": Output()})
+    with pytest.raises(InvalidInput, match="beyond the range of float32"):
+        C(real).run(np.full((1, 1, 4), 1e300))
+    words = chain(
+        {"in": Input((1,), Kind.INDEX), "e": Embedding(np.eye(3, dtype=np.float32)), "out": Output()}
+    )
+    with pytest.raises(InvalidInput, match="whole numbers from 0 to 2"):
+        C(words).run(np.full((1, 1, 1), 3))
+
+
+def test_a_graph_without_state_runs():
+    graph = chain({"in": Input((4,)), "s": Scale(np.float64(2)), "out": Output()})
+    x = drive(graph, 5)
+    got = C(graph).run(x)
+    np.testing.assert_array_equal(got.outputs, 2 * x)
+    assert not got.state
+
+
+def test_parallel_nodes_are_refused():
+    neuron = LIFScan(beta=np.float64(0.9), threshold=np.float64(1))
+    with pytest.raises(InvalidGraph, match="run unroll"):
+        C(chain({"in": Input((4,)), "n": neuron, "out": Output()}))
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    graph = chain({"in": Input((4,)), "s": Scale(np.float64(2)), "out": Output()})
+    with pytest.raises(MissingDependency, match="found no no-such-compiler: install one"):
+        C(graph, compiler="no-such-compiler")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(MissingDependency, match="found no C compiler"):
+        C(graph)
+
+
+def test_a_compiler_that_fails_is_quoted():
+    graph = chain({"in": Input((4,)), "s": Scale(np.float64(2)), "out": Output()})
+    with pytest.raises(Unsupported, match="did not compile the model: .*no-such-option"):
+        C(graph, flags=("-fno-such-option",)).run(drive(graph, 1))
+
+
+def test_a_library_is_compiled_once(monkeypatch):
+    rng = np.random.default_rng(8)
+    graph = chain({"in": Input((4,)), "w": Linear(rng.normal(size=(3, 4))), "out": Output()})
+    x = drive(graph, 5)
+    first = C(graph).run(x, record=False)
+
+    def refuse(*_, **__):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(c.tempfile, "TemporaryDirectory", refuse)
+    np.testing.assert_array_equal(C(graph).run(x, record=False).outputs, first.outputs)
