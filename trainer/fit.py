@@ -241,6 +241,10 @@ def _measure(recipe: Recipe, task: Task, training: Training, files: RunFiles) ->
     if is_approximate(model):
         gap = measure_gap(model, task.test, objective)
         figures |= {"deployed_test_accuracy": gap.deployed.accuracy, "deployed_spike_f1": gap.f1}
+    if training.quantised is not None:
+        figures["quantised_test_accuracy"] = evaluate(
+            training.quantised.frozen(), task.test, objective
+        ).accuracy
     last = training.history[-1]
     kept = {key: value for key, value in last.items() if key not in ("epoch", "lr", "seconds")}
     return FitResult(

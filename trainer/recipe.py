@@ -90,6 +90,10 @@ class Recipe(Settings):
 
     `precision` is the number format of weights and arithmetic, in bits; "bf16" keeps weights, membranes and states in
     float32 and multiplies matrices in bfloat16.
+
+    `start_from` is the folder of a run with the same network, whose weights, statistics of norms and numbers of neurons
+    the training starts from. `quantise` trains with the numbers that a profile of the compiler's `quantize` will make
+    of them (see `unscan.trainer.quantisation`).
     """
 
     task: TaskSettings
@@ -105,6 +109,8 @@ class Recipe(Settings):
     early_stopping: EarlyStopping | None = None
     gradient_clip: float | None = Field(default=None, gt=0)
     precision: Literal[32, 64, "bf16"] = 32
+    start_from: str | None = None
+    quantise: Literal["loihi2", "int8", "int16"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -129,6 +135,16 @@ class Recipe(Settings):
             )
         if self.keep == "best" and self.early_stopping is None and not self.validation:
             raise ValueError("keep is best with validation 0; allowed: validation above 0, or keep: last")
+        if self.quantise and self.precision == "bf16":
+            raise ValueError(
+                f"quantise is {self.quantise} with precision bf16, which would round whole numbers again; allowed: "
+                "precision 32 or 64"
+            )
+        if self.quantise and self.network.has_batch_norm and self.start_from is None:
+            raise ValueError(
+                f"quantise is {self.quantise} with norm batch and nothing to start from: norms are folded into weights "
+                "with the statistics of an earlier run; allowed: start_from, the folder of such a run, or norm none"
+            )
         return self
 
     @property
@@ -181,13 +197,20 @@ class Recipe(Settings):
         draft.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
         os.replace(draft, path)
 
-    def first_difference(self, other: "Recipe") -> str | None:
-        """Name the first setting in which the two differ with both its values, or return None."""
+    def first_difference(
+        self, other: "Recipe", *, under: str = "", apart_from: frozenset[str] = frozenset()
+    ) -> str | None:
+        """Name the first setting in which the two differ with both its values, or return None.
+
+        Only settings whose path begins with `under` are compared, without those whose own name is in `apart_from`.
+        """
         mine, others = (
             dict(_leaves(self.model_dump(mode="json"))),
             dict(_leaves(other.model_dump(mode="json"))),
         )
         for key in mine | others:
+            if not key.startswith(under) or key.rpartition(".")[2] in apart_from:
+                continue
             if mine.get(key, "absent") != others.get(key, "absent"):
                 return f"{key} is {mine.get(key, 'absent')} against {others.get(key, 'absent')}"
         return None

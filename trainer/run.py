@@ -136,6 +136,35 @@ def load_run(run_dir: Path | str) -> Run:
     return Run(recipe, model.eval(), shape.kind)
 
 
+LEARNS = ("alpha", "beta", "threshold", "kappa", "rho", "weight", "reset")
+TRAINS_ONLY = frozenset(
+    {f"learn_{name}" for name in LEARNS}
+    | {"lr_scale", "dropout", "start", "surrogate", "surrogate_width", "backward", "form"}
+)
+"""Settings of a network that its training alone sees."""
+
+
+def start_from_(model: nn.Module, recipe: Recipe, run_dir: Path | str) -> None:
+    """Give a recipe's model what a run has learned: weights, statistics of norms and numbers of neurons.
+
+    Raises InvalidInput when the run's network, or what goes into it and comes out, is another.
+    """
+    run = load_run(run_dir)
+    difference = run.recipe.first_difference(recipe, under="network.", apart_from=TRAINS_ONLY)
+    if difference is not None:
+        raise InvalidInput(
+            f"start_from is {run_dir}, a run of another network: {difference} in this recipe; wanted: the same "
+            f"network, apart from {', '.join(sorted(TRAINS_ONLY))}"
+        )
+    try:
+        model.load_state_dict(run.model.state_dict())
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"start_from is {run_dir}, a run on {run.recipe.task.name}, whose inputs or answers have other widths than "
+            f"those of this recipe's task ({' '.join(str(error).split())})"
+        ) from error
+
+
 def read_recipe(files: RunFiles) -> Recipe:
     """Read a run's recipe; raises InvalidInput when the folder is missing or holds no run."""
     if not files.folder.is_dir():

@@ -21,8 +21,9 @@ from unscan.trainer.network import scale_starts_
 from unscan.trainer.neurons import StochasticLeaky
 from unscan.trainer.objective import Objective, gradients
 from unscan.trainer.optimiser import Course, freeze_, optimiser_of
+from unscan.trainer.quantisation import Quantised
 from unscan.trainer.recipe import Recipe
-from unscan.trainer.run import RunFiles, build_model, dtype_of, write_rows, write_weights
+from unscan.trainer.run import RunFiles, build_model, dtype_of, start_from_, write_rows, write_weights
 from unscan.trainer.tasks import Part, Task
 
 
@@ -34,6 +35,7 @@ class Training(LightningModule):
     Of several processes each takes its share of every batch, and the gradients are those of the whole batch.
     The validation part is the end of the task's training part; a task with `fresh` trains on what that draws for each
     epoch instead of the rest.
+    With `quantise` what runs is `quantised`, which reads its numbers off the model's, and the model is what learns.
     """
 
     def __init__(self, recipe: Recipe, task: Task, files: RunFiles) -> None:
@@ -42,7 +44,12 @@ class Training(LightningModule):
         self.recipe, self.task, self.files = recipe, task, files
         self.objective = Objective.of(task, recipe.network.readout.decision)
         self.model = build_model(recipe, task.input_shape[-1], task.classes)
+        if recipe.start_from is not None and not files.last.is_file():
+            start_from_(self.model, recipe, recipe.start_from)
         freeze_(recipe, self.model)
+        self.quantised: Quantised | None = None
+        if recipe.quantise is not None:
+            self.quantised = Quantised(self.model, recipe.network, recipe.quantise, real=task.kind == "real")
         _check_augmentation(recipe, task)
         self.annealed = [cast(Any, module) for module in self.model.modules() if hasattr(module, "anneal")]
         self.renewed = [module for module in self.model.modules() if isinstance(module, StochasticLeaky)]
@@ -59,9 +66,14 @@ class Training(LightningModule):
         validation = Part(task.train.x[border:], task.train.y[border:])
         self.batches = Batches(train, size, dtype, recipe.seed, recipe.augmentation, task.fresh)
         self.validation_batches = Batches((validation,), size, dtype) if held_out else None
-        if any(layer.start == "unit" for layer in recipe.network.layers):
+        if recipe.start_from is None and any(layer.start == "unit" for layer in recipe.network.layers):
             scale_starts_(self.model, recipe.network, next(iter(self.batches)).x)
         self.history: list[dict[str, float]] = []
+
+    @property
+    def running(self) -> nn.Module:
+        """What computes the outputs."""
+        return self.model if self.quantised is None else self.quantised
 
     def train_dataloader(self) -> Batches:
         """Give each process its share of the batches."""
@@ -98,13 +110,15 @@ class Training(LightningModule):
             cast(LRScheduler, self.lr_schedulers()),
         )
         steps = course.last_epoch
+        if self.quantised is not None and index == 0:
+            self.quantised.observe(batch.x, self._largest)
         for module in self.annealed:
             module.anneal(steps / (self.recipe.epochs * len(self.batches)))
         for module in self.renewed:
             module.renew(steps)
         optimiser.zero_grad()
         loss, right = gradients(
-            self.model, batch.x, batch.y, self.objective, self.recipe.chunk_size,
+            self.running, batch.x, batch.y, self.objective, self.recipe.chunk_size,
             count=batch.asked / self.trainer.world_size, backward=self.manual_backward,
         )  # fmt: skip
         if self.recipe.gradient_clip is not None:
@@ -115,9 +129,13 @@ class Training(LightningModule):
         self.right += right
         self.asked += batch.asked
 
+    def _largest(self, numbers: Tensor) -> Tensor:
+        """Return the largest of all processes' numbers."""
+        return cast(Tensor, self.trainer.strategy.reduce(numbers.clone(), reduce_op="max"))
+
     def validation_step(self, batch: Batch, index: int) -> None:
         """Measure a batch of the validation part."""
-        loss, right = self.objective.score(self.model(batch.x), batch.y)
+        loss, right = self.objective.score(self.running(batch.x), batch.y)
         figures: dict[str, Any] = {
             "validation_loss": loss / batch.asked,
             "validation_accuracy": right / batch.asked,
