@@ -12,5 +12,6 @@ BENCHMARKS = {
     "sparsity": "a trained matrix memory made sparse: accuracy and operations by keys and values kept",
     "scale": "a SpikingSSM of 75 M parameters traced, compiled, saved and loaded: seconds and memory",
     "memory_inference": "a step of a sparse matrix memory: event by event, onnxruntime, torch",
+    "c_inference": "a network of whole numbers in C: gcc, the event executor, onnxruntime",
     "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch",
 }

@@ -22,6 +22,7 @@ from unscan.compiler.nodes import (
     Input,
     Linear,
     MaxPool2d,
+    Memory,
     Multiply,
     Output,
     Reshape,
@@ -119,6 +120,11 @@ def _(node: Concatenate, ask: Ask, inputs: Mapping[str, Signal]) -> Fixed | None
         return None
     largest, signed = max(part.max for part in known), any(part.signed for part in known)
     return Fixed.holding(largest, known[0].fraction, signed=signed)
+
+
+@format_of.register
+def _(node: Memory, ask: Ask, inputs: Mapping[str, Signal]) -> Fixed | None:
+    return SPIKES if node.queries is None else None
 
 
 @format_of.register

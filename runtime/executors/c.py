@@ -27,7 +27,7 @@ from unscan.compiler.spec import check
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.targets.c import Model, build
 from unscan.targets.c.files import Boundary
-from unscan.targets.c.program import Kept
+from unscan.targets.c.members import Kept
 from unscan.targets.c.sizes import faults, find
 from unscan.targets.c.values import indented
 

@@ -27,6 +27,8 @@ from unscan.targets.c.values import identifier
 
 RULES = (stateless, synapses, neurons, lines, memory, integer)
 """Where the rule of each node stands."""
+BUDGET = ("flash", "ram", "compiler")
+"""The options of `emit` that say what a model may take."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,9 @@ def _measured(model: Model, compiler: str | None) -> Sizes:
     return measured(model.source, model.header, model.name, sizes_of(model.program), compiler)
 
 
-def report(
-    graph: Graph, *, flash: int | str | None = None, ram: int | str | None = None, compiler: str | None = None
-) -> Report:
-    """Return what a model takes part by part, and by how much it passes a budget; see `emit`."""
+def report(graph: Graph, **options: Any) -> Report:
+    """Return what a model takes part by part, and by how much it passes a budget. Options: as of `emit`."""
+    flash, ram, compiler = (options.get(key) for key in BUDGET)
     found = sizes(graph, compiler=compiler)
     lines = () if found.code is not None else ("Its code is not measured: there is no C compiler.",)
     problems = tuple(f"It does not fit: it takes {clause}." for clause in excess(found, flash, ram))
@@ -110,7 +111,7 @@ def emit(graph: Graph, path: Path | str, **options: Any) -> None:
         raise InvalidInput(
             f"The target c writes a file .c and a file .h beside it, and got {path}; name it NAME.c."
         )
-    flash, ram, compiler = (options.pop(key, None) for key in ("flash", "ram", "compiler"))
+    flash, ram, compiler = (options.pop(key, None) for key in BUDGET)
     model = build(graph, path.stem, **options)
     found = sizes_of(model.program) if flash is None else _measured(model, compiler)
     if clauses := excess(found, flash, ram):
@@ -136,7 +137,7 @@ TARGET = Target(
     summary="a step in C11 for microcontrollers: a .c and a .h file, no dependency",
     emit=emit,
     refusals=refusals,
-    options=("flash", "ram", "compiler"),
+    options=BUDGET,
     report=report,
 )
 

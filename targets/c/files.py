@@ -9,8 +9,9 @@ from unscan.compiler.nodes import Input, Quantize
 from unscan.targets.base import producer_version
 from unscan.targets.c.helpers import HELPERS
 from unscan.targets.c.integer import quantize
-from unscan.targets.c.program import RECORD, STATE, WORK, Constant, Field, Program
-from unscan.targets.c.values import Numbers, Spikes, indented, literal
+from unscan.targets.c.members import RECORD, STATE, WORK, Constant, Field
+from unscan.targets.c.program import Program
+from unscan.targets.c.values import Numbers, Spikes, indented, literal, remark
 
 LINE = 100
 MATH = re.compile(r"\b(sqrt|tanh|exp|expm1|erf|log1p|fabs|rint)f?\(")
@@ -96,10 +97,9 @@ def header(program: Program, sizes: str) -> str:
     source, sink = (graph.signals[each] for each in (program.source, program.sink))
     real = {"float": "32 bits", "double": "64 bits"}
     kinds = "whole numbers" if graph.integer else f"real numbers of {real[program.real]}"
-    said = {
-        Kind.SPIKE: "0 or 1 for each neuron",
-        Kind.INDEX: f"a whole number that names a row of a table: {rows(program)}",
-    }.get(boundary.kind, "numbers, all finite")
+    said = "0 or 1 for each neuron" if boundary.kind is Kind.SPIKE else "numbers, all finite"
+    if boundary.kind is Kind.INDEX:
+        said = f"a whole number that names a row of a table: {rows(program)}"
     encoder = ""
     if program.encoder is not None:
         node = graph.nodes[program.encoder]
@@ -117,9 +117,8 @@ void {name}_encode(const {program.real} in[{boundary.inputs}], {boundary.read} o
     held = program.formats[program.sink]
     if held is not None and boundary.written != "uint8_t":
         out = f"whole numbers that count units of 2^{-held.fraction}"
-    decision = (
-        f"\n *\n * Decision over time: {meta['decision']} of the outputs." if "decision" in meta else ""
-    )
+    decided = remark(f"Decision over time: {meta['decision']} of the outputs.") if "decision" in meta else ""
+    decision = f"\n *\n * {decided}" if decided else ""
     members = "\n".join(declared(field) for field in ordered(program.fields)) or "    uint8_t nothing;"
     return f"""/* {name}: a spiking network in {kinds}, one step at a time. Written by unscan {producer_version()}.
  *

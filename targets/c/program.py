@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import singledispatch
 from math import prod
 
@@ -28,6 +27,7 @@ from unscan.compiler.nodes import (
 )
 from unscan.targets.base import no_rule
 from unscan.targets.c.helpers import HELPERS
+from unscan.targets.c.members import RECORD, STATE, WORK, Constant, Field, Kept, Recorded
 from unscan.targets.c.values import (
     BYTES,
     REALS,
@@ -39,68 +39,8 @@ from unscan.targets.c.values import (
     index_type,
     literal,
     narrowest,
+    remark,
 )
-
-STATE, WORK, RECORD = "state", "work", "record"
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A table in flash: `values` of a type, for a node."""
-
-    name: str
-    type: str
-    values: Array
-    node: str
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-        return BYTES[self.type] * self.values.size
-
-
-@dataclass
-class Field:
-    """A member of the state struct: `count` numbers of a type (one that is no array where 0), for a node.
-
-    role: "state" is what a node keeps between steps, "work" is of use within a step alone, "record" what an execution
-    records.
-    """
-
-    name: str
-    type: str
-    count: int
-    node: str
-    role: str
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-        return BYTES[self.type] * max(self.count, 1)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Where a state of the graph stands in the struct.
-
-    key: `node.state`. head: the member that says which row of a ring is the newest, for a state of several rows.
-    """
-
-    key: str
-    field: str
-    shape: tuple[int, ...]
-    head: str | None = None
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Where a recording step leaves the spikes or membranes of a node."""
-
-    node: str
-    what: str
-    field: str
-    shape: tuple[int, ...]
-
 
 Index = Callable[[str], str]
 """Index of a neuron in C -> an expression in C."""
@@ -144,13 +84,12 @@ class Program:
 
     def _encoder(self) -> str | None:
         """Return the Quantize that is all that a real input feeds."""
-        fed = [edge.target for edge in self.graph.out_of(self.source)]
-        node = self.graph.nodes[self.source]
-        if len(fed) == 1 and isinstance(node, Input) and node.kind is not Kind.INDEX:
-            alone = len(self.graph.into(fed[0])) == 1
-            if isinstance(self.graph.nodes[fed[0]], Quantize) and alone and node.kind is not Kind.SPIKE:
-                return fed[0]
-        return None
+        fed, node = self.graph.out_of(self.source), self.graph.nodes[self.source]
+        if not isinstance(node, Input) or node.kind in (Kind.SPIKE, Kind.INDEX) or len(fed) != 1:
+            return None
+        (name,) = (edge.target for edge in fed)
+        first = isinstance(self.graph.nodes[name], Quantize) and len(self.graph.into(name)) == 1
+        return name if first else None
 
     # Names, tables and members
 
@@ -292,9 +231,8 @@ class Program:
 
     def filled(self, value: Numbers) -> Numbers:
         """Write zeros into numbers that may be silent, so that they can be read."""
-        if value.silent is None or value.always:
-            return value
-        self.say(f"if ({value.silent}) {{", self.cleared(value), "}")
+        if value.silent is not None and not value.always:
+            self.say(f"if ({value.silent}) {{", self.cleared(value), "}")
         return Numbers(value.width, value.type, value.array)
 
     def cleared(self, value: Numbers) -> str:
@@ -361,8 +299,10 @@ class Program:
         array = self.work(name, kind, parts[0].width)
         with self.unless(quiet):
             ready = [self.filled(part) for part in parts]
-            total = " + ".join(f"({kind}){part.array}[i]" for part in ready)
-            self.each(ready[0].width, f"{array}[i] = ({kind})({total});")
+            numbers = [f"{'' if part.type == kind else f'({kind})'}{part.array}[i]" for part in ready]
+            total = " + ".join(numbers)
+            stored = total if kind in REALS else f"({kind})({total})"
+            self.each(ready[0].width, f"{array}[i] = {stored};")
         return Numbers(parts[0].width, kind, array, quiet)
 
     def emit(self, name: str) -> None:
@@ -372,9 +312,8 @@ class Program:
         input when the step is over (`push`).
         """
         node = self.graph.nodes[name]
-        self.say(
-            "", f"/* {name}: {type(node).__name__} {'x'.join(map(str, self.graph.signals[name].shape))} */"
-        )
+        axes = "x".join(map(str, self.graph.signals[name].shape))
+        self.say("", f"/* {remark(name)}: {type(node).__name__} {axes} */")
         self._fresh = []
         ports = {} if node.delays else {port: self.arriving(name, port) for port in node.ports}
         self.values[name] = value = emit_node(node, self, name, **ports)

@@ -15,7 +15,8 @@ from typing import Any
 
 from unscan.compiler.errors import InvalidInput, MissingDependency, Unsupported
 from unscan.targets.c.files import ordered
-from unscan.targets.c.program import STATE, WORK, Program
+from unscan.targets.c.members import STATE, WORK
+from unscan.targets.c.program import Program
 from unscan.targets.c.values import BYTES
 
 LARGEST = 5

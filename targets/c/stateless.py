@@ -46,18 +46,12 @@ def elementwise(
         read = program.filled(read)
     kind, width = program.type_of(name), program.width(name)
     y = Numbers(width, kind, program.work(name, kind, width), read.silent)
+    number = f"{read.array}[i]" if of in (None, read.type) else f"({of}){read.array}[i]"
+    value = result("v" if bind else number, "i")
+    before = (f"const {of or read.type} v = {number};",) if bind else ()
+    stored = value if kind in REALS else f"({kind})({value})"
     with program.unless(read.silent):
-        number = f"{read.array}[i]"
-        if of is not None and of != read.type:
-            number = f"({of}){number}"
-        if bind:
-            program.each(
-                width,
-                f"const {of or read.type} v = {number};",
-                f"{y.array}[i] = ({kind})({result('v', 'i')});",
-            )
-        else:
-            program.each(width, f"{y.array}[i] = ({kind})({result(number, 'i')});")
+        program.each(width, *before, f"{y.array}[i] = {stored};")
     return y
 
 

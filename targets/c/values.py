@@ -132,6 +132,11 @@ def identifier(text: str) -> str:
     return name if name[:1].isalpha() else f"n{name}"
 
 
+def remark(text: str) -> str:
+    """Return a text that can stand in a comment."""
+    return re.sub(r"[^\w .,:;()+-]", "_", text, flags=re.ASCII)
+
+
 def indented(lines: list[str]) -> str:
     """Lay out lines of C by their braces."""
     depth, laid = 0, []

@@ -1,5 +1,7 @@
 """The C of a graph, compiled and run: whole numbers bit for bit, real ones to rounding."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -9,8 +11,29 @@ from tests.integers import integer_network, memory_network, numbers_for, spikes_
 from tests.targets.every_node import CASES
 from tests.targets.networks import chain, drive, feed_forward, lif, zoo
 from unscan.compiler.errors import InvalidGraph, InvalidInput, MissingDependency, Unsupported
-from unscan.compiler.ir import Kind
-from unscan.compiler.nodes import Embedding, Input, LIFScan, Linear, Output, Quantize, Scale, Shift
+from unscan.compiler.ir import Edge, Graph, Kind
+from unscan.compiler.nodes import (
+    Activation,
+    Concatenate,
+    Conv2d,
+    Delay,
+    Embedding,
+    Flatten,
+    Input,
+    IntegerLI,
+    IntegerLIF,
+    LIFScan,
+    Linear,
+    Lookup,
+    MaxPool2d,
+    Multiply,
+    Output,
+    Quantize,
+    Scale,
+    Shift,
+    SumPool2d,
+    TopK,
+)
 from unscan.runtime.executors import c
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.executors.c import C
@@ -52,7 +75,7 @@ def test_forty_networks_of_whole_numbers_are_the_reference_bit_for_bit(first):
     fired = 0
     for seed in range(first, first + 10):
         graph = integer_network(seed, "loihi2" if seed % 2 else "any")
-        x = spikes_for(graph, 200, 2, seed)
+        x = spikes_for(graph, 200, 1, seed)
         truth = Reference(graph).run(x)
         same(C(graph, flags=QUICK).run(x), truth)
         fired += sum(int(spikes.sum()) for spikes in truth.spikes.values())
@@ -120,6 +143,78 @@ def test_numbers_are_shifted_as_the_reference_does(shift, bits):
     x = np.random.default_rng(0).integers(-(2**20), 2**20, (30, 1, 5)) * 2.0 ** np.arange(-8, 12, 4)
     x = x.astype(np.float32)
     same(C(graph, flags=QUICK).run(x), Reference(graph).run(x))
+
+
+def whole_zoo(seed: int) -> Graph:
+    """Every operator that carries whole numbers, images of them, sums of signals, numbers per channel."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int, largest: int = 100, kind=np.int16):
+        return rng.integers(-largest, largest, shape).astype(kind)
+
+    nodes = {
+        "in": Input((2, 6, 6)),
+        "q": Quantize(bits=8, fraction=4),
+        "scale": Scale(draw(2, 1, 1, largest=9, kind=np.int8)),
+        "conv": Conv2d(weight=draw(4, 1, 3, 3), bias=draw(4, kind=np.int32), padding=1, stride=2, groups=2),
+        "most": MaxPool2d(kernel=2, stride=1, padding=1),
+        "sum": SumPool2d(kernel=2, stride=1),
+        "relu": Activation("relu"),
+        "shift": Shift(shift=draw(4, 1, 1, largest=9, kind=np.int8), bits=9),
+        "neuron": IntegerLIF(
+            beta=draw(1, 1, 3, largest=1, kind=np.int32) + 3000, threshold=np.int32(40), bias=draw(4, 1, 1, largest=9),
+            trained_reset="zero", reset="subtract",
+        ),
+        "sum2": SumPool2d(kernel=2, stride=2, padding=1),
+        "flat": Flatten(),
+        "flat2": Flatten(),
+        "both": Concatenate(2),
+        "times": Multiply(),
+        "kept": TopK(5),
+        "w": Linear(draw(6, 52), draw(6, kind=np.int32)),
+        "li": IntegerLI(beta=np.int32(2000), bias=draw(6), bits=32, decay_bits=11, wraps=True),
+        "late": Delay(steps=np.asarray([1.0, 2, 3, 1, 2, 3]), shape=(6,), kind=Kind.REAL),
+        "lookup": Lookup(table=draw(64), shift=18),
+        "out": Output(),
+    }  # fmt: skip
+    chained = ["in", "q", "scale", "conv", "most", "sum", "relu", "shift", "neuron", "sum2", "flat"]
+    edges = [
+        *pairwise(chained),
+        ("q", "conv"),
+        ("shift", "flat2"),
+        ("kept", "w"),
+        ("w", "li"),
+        ("li", "late"),
+    ]
+    edges += [("late", "lookup"), ("lookup", "out"), ("li", "out"), ("times", "kept")]
+    ports = [("flat", "both", "x0"), ("flat2", "both", "x1"), ("both", "times", "a"), ("both", "times", "b")]
+    return Graph(nodes, [*(Edge(*pair) for pair in edges), *(Edge(*each) for each in ports)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_operator_on_whole_numbers_is_the_reference_bit_for_bit(seed):
+    graph = whole_zoo(seed)
+    x = numbers_for(graph, 63, 2, seed)
+    truth = Reference(graph).run(x)
+    assert truth.spikes["neuron"].any()
+    assert truth.outputs.any()
+    same(C(graph, flags=QUICK).run(x), truth)
+
+
+def test_words_of_whole_numbers():
+    rng = np.random.default_rng(0)
+    nodes = {
+        "in": Input((1,), Kind.INDEX),
+        "embed": Embedding(rng.integers(-300, 300, (9, 5)).astype(np.int16)),
+        "glu": Lookup(table=rng.integers(-99, 99, 16).astype(np.int8), shift=5),
+        "n": IntegerLIF(beta=np.int32(3000), threshold=np.int32(60), trained_reset="zero", phase="next"),
+        "out": Output(),
+    }
+    graph = chain(nodes)
+    x = rng.integers(0, 9, (50, 3, 1))
+    truth = Reference(graph).run(x)
+    assert truth.outputs.any()
+    same(C(graph, flags=QUICK).run(x), truth)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -221,6 +316,55 @@ def test_input_that_does_not_fit_is_refused():
     )
     with pytest.raises(InvalidInput, match="whole numbers from 0 to 2"):
         C(words).run(np.full((1, 1, 1), 3))
+
+
+def test_delay_lines_behind_each_other_and_one_that_nothing_reads():
+    rng = np.random.default_rng(3)
+    late = {"shape": (7,), "kind": Kind.SPIKE}
+    nodes = {
+        "in": Input((7,), Kind.SPIKE),
+        "near": Delay(steps=np.asarray(2.0), **late),
+        "far": Delay(steps=np.asarray(3.0), **late),
+        "each": Delay(steps=np.arange(1.0, 8), **late),
+        "unread": Delay(steps=np.asarray(2.0), **late),
+        "w": Linear(rng.normal(size=(4, 7))),
+        "out": Output(),
+    }
+    pairs = [("in", "near"), ("near", "far"), ("far", "each"), ("far", "unread"), ("each", "w"), ("w", "out")]
+    graph = Graph(nodes, [Edge(*pair) for pair in pairs])
+    x = drive(graph, 40)
+    close(C(graph).run(x), Reference(graph).run(x))
+
+
+def test_spikes_that_are_read_one_by_one_and_all_at_once():
+    rng = np.random.default_rng(5)
+    nodes = {
+        "in": Input((5,), Kind.SPIKE),
+        "w": Linear(rng.normal(size=(5, 5))),
+        "n": lif(beta=0.5, threshold=0.4),
+        "gate": Activation("sigmoid"),
+        "late": Activation("sigmoid"),
+        "v": Linear(rng.normal(size=(5, 5))),
+        "out": Output(),
+    }
+    pairs = [("in", "w"), ("w", "n"), ("in", "gate"), ("n", "late"), ("n", "v")]
+    pairs += [(name, "out") for name in ("gate", "late", "v")]
+    graph = Graph(nodes, [Edge(*pair) for pair in pairs])
+    x = drive(graph, 40, rate=0.1)
+    assert not x.any(axis=2).all()
+    close(C(graph).run(x), Reference(graph).run(x))
+
+
+def test_the_spikes_of_a_memory_may_be_late():
+    graph = CASES["associative-zero-None-dense"]()
+    late = Delay(steps=np.asarray(2.0), shape=graph.signals["memory"].shape, kind=Kind.SPIKE)
+    edges = [edge for edge in graph.edges if edge.target != "out"]
+    edges += [Edge("memory", "late"), Edge("late", "out")]
+    graph = Graph({**graph.nodes, "late": late}, edges)
+    x = drive(graph, 40)
+    truth = Reference(graph).run(x)
+    assert truth.outputs.any()
+    close(C(graph).run(x), truth)
 
 
 def test_a_graph_without_state_runs():

@@ -17,6 +17,7 @@ from unscan.compiler.errors import InvalidInput, MissingDependency, Unsupported
 from unscan.compiler.ir import Edge, Graph, Kind, Node
 from unscan.compiler.nodes import (
     Input,
+    IntegerCubaLIF,
     IntegerLIF,
     LIFScan,
     Linear,
@@ -142,14 +143,14 @@ def has_library(*compiler: str) -> bool:
     """Say whether a compiler is installed with its C library."""
     if shutil.which(compiler[0]) is None:
         return False
-    asked = [*compiler, "-fsyntax-only", "-include", "string.h", "-x", "c", "/dev/null"]
-    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    asked = [*compiler, "-include", "string.h", "-x", "c", "-", "-o", "/dev/null"]
+    return subprocess.run(asked, input=b"int main(void) {}", capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", ["cortex-m0", "cortex-m4"])
 def test_the_code_of_a_small_chip_is_measured(chip):
-    if not has_library("arm-none-eabi-gcc"):
+    if not has_library("arm-none-eabi-gcc", "-c"):
         pytest.skip("arm-none-eabi-gcc and libnewlib-arm-none-eabi are not installed")
     compiler = f"arm-none-eabi-gcc -mcpu={chip} -mthumb"
     found = sizes(integer_network(0), compiler=compiler)
@@ -162,7 +163,7 @@ def test_the_code_of_a_small_chip_is_measured(chip):
 @pytest.mark.parametrize("case", [*FLOAT, *WHOLE])
 def test_other_models_with_pointers_of_32_bits(tmp_path, case):
     if not has_library("gcc", "-m32"):
-        pytest.skip("libc6-dev-i386 is not installed")
+        pytest.skip("gcc -m32 does not link here: install gcc-12-multilib")
     graph = {**WHOLE, **FLOAT}[case]()
     x = drawn(graph)
     lines, _ = run_program(program(graph, x), tmp_path, ("gcc", "-m32", "-msse2", "-mfpmath=sse", "-O2"))
@@ -207,6 +208,16 @@ def test_the_header_says_what_it_is():
     spiking = build(integer_network(0, "loihi2")).header
     assert "const uint8_t in[" in spiking
     assert "uint8_t out[" in spiking
+
+
+def test_no_name_ends_a_comment(tmp_path):
+    nodes = {
+        "in": Input((3,)),
+        "a */ b /* \\\n c": Scale(np.array([1.0, 2, 3])),
+        "\u00e9": lif(),
+        "out": Output(),
+    }
+    compiles(tmp_path, chain(nodes, meta={"decision": "*/ #error"}))
 
 
 def test_names_that_c_does_not_allow():
@@ -305,6 +316,7 @@ def test_the_report_says_what_each_part_takes():
         counted = [int(row[column].replace(",", "")) for row in found.rows]
         assert sum(counted[:-1]) == counted[-1]
     assert found.numbers == needed.to_json()
+    assert sizes(graph, compiler="gcc -m64 -O3").compiler == "gcc -m64 -O3"
     over = report(graph, flash=10, ram="10")
     assert len(over.problems) == 2
 
@@ -342,14 +354,31 @@ def test_what_has_no_form_in_c_is_refused_with_the_reason(tmp_path):
     assert refusals(zoo()) == {}
 
 
-def test_a_layer_that_sleeps_costs_nothing():
-    graph = integer_network(0)
+def test_layers_at_rest_are_passed_over(tmp_path):
+    rng = np.random.default_rng(0)
+    shared = {"beta": np.int32(3000), "threshold": np.int32(90), "trained_reset": "zero"}
+    graph = chain(
+        {
+            "in": Input((10,), Kind.SPIKE),
+            "w": Linear(rng.integers(-50, 90, (12, 10)).astype(np.int8)),
+            "a": IntegerLIF(**shared),
+            "v": Linear(rng.integers(-50, 90, (5, 12)).astype(np.int8)),
+            "b": IntegerCubaLIF(alpha=np.int32(2000), **shared),
+            "out": Output(),
+        }
+    )
     model = build(graph)
-    assert model.program.resting
-    for place in model.program.resting:
-        assert f"|| {place})" in model.source
-    x = np.concatenate([spikes_for(graph, 20, 2), np.zeros((400, 2, 10))])
-    assert not Reference(graph).run(x).state["li.u"].any()
+    assert model.program.resting == ["s->a_awake", "s->b_awake"]
+    assert "if (!(in_n == 0) || s->a_awake) {" in model.source
+    x = spikes_for(graph, 200, 1)
+    x[20:180] = 0
+    lines, _ = run_program(program(graph, x), tmp_path, ("gcc", "-O1"))
+    truth = Reference(graph).run(x)
+    assert truth.outputs[:20].any()
+    assert not truth.outputs[60:180].any()
+    assert truth.outputs[180:].any()
+    assert not Reference(graph).run(x[:180]).state["b.u"].any()
+    np.testing.assert_array_equal(outputs(graph, x, lines), truth.outputs)
 
 
 def test_every_node_has_a_form_in_c():
