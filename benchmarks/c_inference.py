@@ -9,6 +9,7 @@ to the C that gcc makes at -O2. All fire the same spikes, or the benchmark says 
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -45,8 +46,8 @@ def network(thresholds: list[int]) -> Graph:
         weight = rng.standard_normal((WIDTHS[i + 1], WIDTHS[i]))
         nodes[f"fc{i}"] = Linear(np.rint(weight * 127 / np.abs(weight).max()).astype(np.int8))
         nodes[f"lif{i}"] = IntegerLIF(
-            beta=np.int32(BETA),
-            threshold=np.int32(thresholds[i]),
+            beta=np.array(BETA),
+            threshold=np.array(thresholds[i]),
             bits=16,
             reset="zero",
             trained_reset="zero",
@@ -94,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
             if not np.array_equal(ours[layer], fired):
                 raise SystemExit(f"{name} fires other spikes in {layer}.")
     passes: dict[str, Pass] = {
-        name: lambda executor=executor: executor.run(x, record=False) for name, executor in found.items()
+        name: partial(executor.run, x, record=False) for name, executor in found.items()
     }
     start = time.perf_counter()
     times = medians(passes, budget)

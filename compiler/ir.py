@@ -79,6 +79,8 @@ class Node:
     dialect: ClassVar[Dialect] = Dialect.ANY
     delays: ClassVar[bool] = False
     """Whether what leaves it at a step depends on its state alone, so that it may stand in a loop."""
+    whole: ClassVar[bool] = False
+    """Whether it makes whole numbers, whatever it holds."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -324,13 +326,16 @@ class Graph:
         Whole numbers count as float64, which holds them exactly up to 2^53.
         """
         found = [value.dtype for node in self.nodes.values() for _, value in node.arrays()]
-        wide = [dtype if dtype in FLOATS else np.dtype(np.float64) for dtype in found]
-        return np.result_type(np.float32, *wide)
+        wide = [dtype for dtype in found if dtype in FLOATS]
+        return np.result_type(np.float64 if self.integer else np.float32, *wide)
 
     @property
     def integer(self) -> bool:
         """Whether it computes with whole numbers."""
-        return any(value.dtype in INTEGERS for node in self.nodes.values() for _, value in node.arrays())
+        return any(
+            node.whole or any(value.dtype in INTEGERS for _, value in node.arrays())
+            for node in self.nodes.values()
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -19,9 +19,12 @@ from unscan.compiler.passes import (
     FuseLinear,
     Pass,
     PruneDead,
+    Quantize,
+    Ranges,
     Rates,
     RestoreReset,
     ScalarDecay,
+    SoftReset,
     SparsifyTopK,
     Unroll,
 )
@@ -90,6 +93,7 @@ NEEDS = {
     RestoreReset.name: "a reset (reset or memory_reset)",
     Calibrate.name: "samples to calibrate on (calibrate)",
     FoldThreshold.name: "a threshold",
+    Quantize.name: "a profile of whole numbers, and samples (quantize)",
 }
 """The passes that run only where an option asks for them and says how, and that option."""
 
@@ -103,6 +107,7 @@ def passes_for(
     calibrate: Calibrate | None = None,
     scalar_decay: bool = False,
     threshold: float | None = None,
+    quantize: Quantize | None = None,
     passes: Sequence[str] | None = None,
 ) -> list[Pass]:
     """Return the passes that compile a traced graph as asked, in order.
@@ -115,6 +120,7 @@ def passes_for(
     5. scalar-decay, fold-threshold: how a memory is stored, and in which units a neuron counts; each leaves the spikes.
        Folded last, a threshold goes into weights that nothing scales any more.
     6. prune-dead: what the others left behind.
+    7. quantize: the numbers that are left become whole ones, which no other pass rewrites.
 
     Args:
         reset: the reset to deploy with (none, subtract, zero); None keeps the trained one.
@@ -124,6 +130,7 @@ def passes_for(
         calibrate: a pass that moves thresholds until layers fire at given rates; None keeps them.
         scalar_decay: let the columns of matrix memories decay by one number each.
         threshold: fold every threshold to this number; None keeps them.
+        quantize: a pass that writes the graph in whole numbers; None keeps real ones.
         passes: the names of those that run, in this order, in place of all that are asked for.
 
     Raises:
@@ -143,6 +150,7 @@ def passes_for(
         ScalarDecay() if scalar_decay else None,
         None if threshold is None else FoldThreshold(threshold),
         PruneDead(),
+        quantize,
     ]
     offered = {step.name: step for step in asked if step is not None}
     if passes is None:
@@ -210,6 +218,9 @@ def compile_graph(
     calibrate: Rates | None = None,
     scalar_decay: bool = False,
     threshold: float | None = None,
+    quantize: str | None = None,
+    ranges: Ranges | None = None,
+    soft_reset: SoftReset = "node",
     passes: Sequence[str] | None = None,
     judge: Judge | None = None,
     watch: Watch | None = None,
@@ -217,9 +228,16 @@ def compile_graph(
     """Turn a traced graph into the iterative graph that is deployed.
 
     Options as in `passes_for`, but `calibrate` measures firing rates on samples: every layer with a reset is to fire
-    as often as in the model as trained. `unscan.runtime.judge` makes it, and `judge`, from samples. Raises what
-    `passes_for` and `run` raise.
+    as often as in the model as trained. `quantize` names a profile of whole numbers, `ranges` measures on samples how
+    far numbers reach, and `soft_reset` says how neurons that subtract their threshold do (`passes.Quantize`).
+    `unscan.runtime.judge` makes `calibrate`, `ranges` and `judge` from samples. Raises what `passes_for` and `run`
+    raise, and InvalidInput for a profile without ranges.
     """
+    if quantize is not None and ranges is None:
+        raise InvalidInput(
+            f"Whole numbers of the profile {quantize} need samples, on which it is measured how far numbers reach; "
+            "hand in ranges, or samples to unscan.compile."
+        )
     calibration = None
     if calibrate is not None:
         calibration = Calibrate(calibrate(run(graph, [DropSurrogate(), Unroll()])), calibrate)
@@ -231,6 +249,9 @@ def compile_graph(
         calibrate=calibration,
         scalar_decay=scalar_decay,
         threshold=threshold,
+        quantize=None
+        if quantize is None or ranges is None
+        else Quantize(quantize, ranges, soft_reset=soft_reset),
         passes=passes,
     )
     return run(graph, chosen, judge=judge, watch=watch)

@@ -57,6 +57,7 @@ def sequences(pairs: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray
 
 def main() -> None:
     import unscan
+    from unscan.runtime.quantisation import decoded
     from unscan.sources import read_graph
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -65,17 +66,20 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=2000, help="sequences for each number of pairs")
     parser.add_argument("--inputs", type=Path, help="write the sequences of 6 pairs here, for unscan verify")
+    parser.add_argument("--quantize", help="compute in whole numbers: loihi2, int8 or int16")
     options = parser.parse_args()
 
     source = Path(f"{__file__}:RecallNet")
-    graph = unscan.compile(read_graph(source, weights=options.weights, shape=(BITS + 1,), kind="spike"))
+    read = read_graph(source, weights=options.weights, shape=(BITS + 1,), kind="spike")
+    measured = sequences(6, 64, seed=0)[0] if options.quantize else None
+    graph = unscan.compile(read, quantize=options.quantize, samples=measured)
     print("\n".join(graph.history))
     for pairs in range(2, 7):
         x, bits = sequences(pairs, options.samples, seed=pairs)
         if options.inputs and pairs == 6:
             np.save(options.inputs, x)
         run = unscan.simulate(graph, x)
-        right = np.mean((run.outputs[-1] > 0.5) == bits)
+        right = np.mean((decoded(graph, run.outputs[-1]) > 0.5) == bits)
         acs = "" if run.counts is None else f", {run.counts.total.acs:,} ACs"
         print(f"{pairs} pairs: bit accuracy {right:.3f}{acs}")
 

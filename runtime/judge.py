@@ -1,13 +1,19 @@
-"""What passes need to know of a graph at work: what one of them changed, and how often neurons fire."""
+"""What passes need to know of a graph at work: what one changed, how often neurons fire, how far numbers reach."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from unscan.compiler.ir import Array, Graph
 from unscan.compiler.nodes import SPIKING
-from unscan.compiler.passes import Pass, Rates
-from unscan.compiler.pipeline import Change, Judge
+from unscan.compiler.passes import Pass, Range, Ranges, Rates
+from unscan.compiler.pipeline import Change, Judge, compile_graph
 from unscan.runtime.agreement import compare, in_units_of
+from unscan.runtime.executors.base import Execution, check_input, check_state
 from unscan.runtime.executors.reference import Reference
+from unscan.runtime.quantisation import cost_of_rounding
 
 
 def judge(x: Array) -> Judge:
@@ -19,6 +25,8 @@ def judge(x: Array) -> Judge:
     def measured(step: Pass, before: Graph, after: Graph) -> Change:
         given = in_units_of(after, before, Reference(before).run(x))
         new = [name for name in after.of(*SPIKING) if name not in given.spikes]
+        if after.integer:
+            return rounded(after, given, Reference(after).run(x))
         found = compare(after, given, Reference(after).run(x), x=x, without=new)
         return Change(
             samples=found.samples,
@@ -32,6 +40,19 @@ def judge(x: Array) -> Judge:
     return measured
 
 
+def rounded(graph: Graph, a: Execution, b: Execution) -> Change:
+    """Return what rounding to whole numbers changed, from executions before and after; nothing explains it away."""
+    cost = cost_of_rounding(graph, a, b)
+    apart = np.zeros(cost.samples, bool)
+    furthest = [0.0]
+    for name in cost.layers:
+        differs = a.spikes[name] != b.spikes[name]
+        apart |= differs.any(axis=(0, *range(2, differs.ndim)))
+        scale = np.maximum(np.maximum(np.abs(a.membranes[name]), np.abs(b.membranes[name])), 1.0)
+        furthest.append(float((np.abs(a.membranes[name] - b.membranes[name]) / scale).max()))
+    return Change(cost.samples, int(apart.sum()), cost.total.f1, max(furthest), cost.output, explained=False)
+
+
 def rates(x: Array) -> Rates:
     """Return what `compiler.passes.Calibrate` measures with: firing rates over x (T, B, ...), by the reference."""
 
@@ -40,3 +61,43 @@ def rates(x: Array) -> Rates:
         return {name: spikes.mean(axis=(0, 1)) for name, spikes in fired.items()}
 
     return measured
+
+
+def ranges(x: Array) -> Ranges:
+    """Return what `compiler.passes.Quantize` measures with: how far all numbers reach over x (T, B, ...).
+
+    In the reference, all samples at once.
+    """
+
+    def measured(graph: Graph) -> dict[str, Range]:
+        runner = Reference(graph)
+        found: dict[str, Range] = {}
+        sequence = check_input(graph, x)
+        state = check_state(graph, None, sequence.shape[1], np.float64)
+        for x_t in sequence:
+            made, state = runner.advance(x_t, state)
+            reached = {name: each.value for name, each in made.items()}
+            reached |= {f"{n}.membrane": e.membrane for n, e in made.items() if e.membrane is not None}
+            for name, values in {**reached, **state}.items():
+                now = Range(values.min(axis=0), values.max(axis=0))
+                found[name] = now if name not in found else found[name] | now
+        return found
+
+    return measured
+
+
+def compile_on(graph: Graph, *, samples: Array | None = None, **options: Any) -> Graph:
+    """Turn a traced graph into the iterative graph that is deployed; see `compiler.pipeline.compile_graph`.
+
+    Args:
+        graph: as `unscan.trace` or `unscan.read_nir` gives it.
+        samples: x (T, B, ...), on which `quantize` measures how far numbers reach.
+        options: of `compile_graph`: reset, phase, memory_reset, top_k, calibrate, scalar_decay, threshold, quantize,
+            soft_reset, passes, judge, watch.
+
+    Raises:
+        InvalidInput, InvalidGraph, Unsupported: as `compile_graph` does.
+    """
+    if samples is not None and options.get("quantize") is not None:
+        options.setdefault("ranges", ranges(samples))
+    return compile_graph(graph, **options)

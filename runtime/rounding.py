@@ -48,6 +48,7 @@ from unscan.compiler.nodes import (
     Delta,
     Flatten,
     Input,
+    IntegerMemory,
     Linear,
     MaxPool2d,
     Memory,
@@ -166,7 +167,7 @@ def explained(
     until = slice(t + 1)
     known = [np.abs(s.membranes[name][until, sample], dtype=np.float64) for s in sides if name in s.membranes]
     drive = None
-    if not isinstance(graph.nodes[name], Memory):
+    if not isinstance(graph.nodes[name], Memory | IntegerMemory):
         drive = arriving(graph, name, Sent(sides[0], x, until, sample))
     fan = max((terms(graph.nodes[edge.source]) or 0 for edge in graph.into(name)), default=0)
     past = Past(np.maximum.reduce(known), sides[0].spikes[name][until, sample], at, drive, fan)

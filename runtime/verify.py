@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from unscan.compiler.errors import InvalidInput, UnscanError
 from unscan.compiler.ir import Array, Graph, Kind
-from unscan.compiler.nodes import RESETTING, SPIKING, Diagonal, Input
+from unscan.compiler.nodes import RESETTING, SPIKING, Diagonal, Input, IntegerLIF, IntegerMemory
 from unscan.runtime.agreement import Agreement, compare, in_units_of
 from unscan.runtime.batches import batches
 from unscan.runtime.counts import Counts
@@ -23,6 +23,7 @@ from unscan.runtime.executors.model import Model
 from unscan.runtime.executors.reference import Reference
 from unscan.runtime.localise import SAMPLES, Localisation, localise
 from unscan.runtime.measured import measure
+from unscan.runtime.quantisation import EXACT, Cost, cost_of_rounding, states_apart
 from unscan.runtime.rounding import Rounding, double
 
 if TYPE_CHECKING:
@@ -42,32 +43,44 @@ FOREIGN = ("snntorch", "spikingjelly", "norse")
 class Comparison:
     """One executor in one number format against the trained model in the same format.
 
+    A graph of whole numbers is no model as trained: there, each executor stands against the reference, which says what
+    the graph means, and is to equal it bit for bit.
+
     Attributes:
         executor: its name.
-        precision: bits of the floating-point format in which both ran; the reference always runs in 64.
+        precision: bits of the floating-point format in which both ran; the reference always runs in 64. "int" where
+            the graph computes with whole numbers.
         agreement: of their spikes and membranes.
         right: samples that each decided right (model, executor); None without labels.
         decided_alike: samples with the same decision on both sides; None without a way to decide.
         unheard: layers of the model that cannot be listened to; the outputs speak for them.
         counts: operations of the executor, where it counts.
+        states: of a graph of whole numbers, the final states that differ.
     """
 
     executor: str
-    precision: int
+    precision: int | Literal["int"]
     agreement: Agreement
     right: tuple[int, int] | None
     decided_alike: int | None
     unheard: tuple[str, ...] = ()
     counts: Counts | None = field(default=None, repr=False)
+    states: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether every layer fires, spikes are the same but for ties, and where they are, so are the outputs."""
-        return self.agreement.holds and not self.output_off
+        """Whether every layer fires, spikes are the same but for ties, and where they are, so are the outputs.
+
+        Of a graph of whole numbers, besides: whether all membranes, outputs and final states are the same.
+        """
+        alike = self.precision != "int" or not (self.agreement.total.membrane_absolute or self.states)
+        return self.agreement.holds and not self.output_off and alike
 
     @property
     def output_off(self) -> bool:
-        """Whether the outputs differ where no spike does."""
+        """Whether the outputs differ where no spike does; of a graph of whole numbers, anywhere."""
+        if self.precision == "int":
+            return self.agreement.output_absolute > 0
         return self.agreement.output_relative > OUTPUTS
 
     @property
@@ -93,6 +106,7 @@ class Comparison:
             "gap": self.gap,
             "decided_alike": self.decided_alike,
             "unheard": self.unheard,
+            "states_that_differ": self.states,
             "agreement": self.agreement.to_json(),
         }
 
@@ -107,12 +121,14 @@ class Verification:
         digest: of the deployed graph.
         localised: which parallel layers of the model leave their own recurrence; None where all agrees, or where the
             model is a graph.
+        rounding: what whole numbers cost against the model; None where the deployed graph has none.
     """
 
     comparisons: Sequence[Comparison]
     restored: Mapping[str, tuple[str, str]]
     digest: str
     localised: Localisation | None = None
+    rounding: Cost | None = None
 
     @property
     def holds(self) -> bool:
@@ -130,6 +146,7 @@ class Verification:
             },
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
             "localised": self.localised and self.localised.to_json(),
+            "rounding": self.rounding and self.rounding.to_json(),
         }
 
 
@@ -150,6 +167,9 @@ def verify(
     Where they do not agree, each parallel layer of the model is held against its own recurrence, fed by what it got in
     the model's own run: `localised` says which of them leaves it, where, and why.
 
+    A graph of whole numbers is another model, so its executors are compared with the reference, bit for bit, and
+    `rounding` says what whole numbers cost against the trained model.
+
     Args:
         model: the trained torch module, or a graph that stands for it (then run by the reference).
         deployed: the iterative graph.
@@ -159,7 +179,7 @@ def verify(
         labels: (B,) classes; gives accuracies and the gap.
         decision: how outputs become a class, "last" or "mean"; None takes what the graph's meta says.
         precisions: 64 casts model and graph to float64, which leaves no rounding but that of folded weights;
-            32 runs them as they are shipped.
+            32 runs them as they are shipped. A graph of whole numbers has but one.
         progress: called with what is running and the share done.
 
     Raises:
@@ -174,6 +194,8 @@ def verify(
         )
     if not set(precisions) <= set(PRECISIONS):
         raise InvalidInput(f"Got the precisions {list(precisions)}; choose from {list(PRECISIONS)}.")
+    if deployed.integer:
+        return _whole(model, deployed, x, against, traced, labels, decision, progress)
     truth = Truth(model, deployed, traced)
     if any(line.startswith("fold-threshold") for line in deployed.history):
         with suppress(
@@ -206,9 +228,52 @@ def verify(
         return replace(made, localised=Localisation((), (), reason=str(fault)))
 
 
+def _whole(
+    model: nn.Module | Graph,
+    deployed: Graph,
+    x: Array,
+    against: Sequence[str],
+    traced: Graph | None,
+    labels: Array | None,
+    decision: str | None,
+    progress: Callable[[str, float], None] | None,
+) -> Verification:
+    """Verify a graph of whole numbers. The model is heard by the nodes of its own graph, in real numbers."""
+    known = model if isinstance(model, Graph) else None
+    truth = (
+        Reference(model) if isinstance(model, Graph) else Model(model, traced or _trace(model, deployed, x))
+    )
+    reference = Reference(deployed)
+    runners = {name: executor(name, deployed) for name in against}
+    found: dict[str, Comparison] = {}
+    cost: Cost | None = None
+    parts = list(batches(deployed, *x.shape[:2]))
+    for i, part in enumerate(parts):
+        wanted = reference.run(x[:, part])
+        piece = cost_of_rounding(
+            deployed,
+            in_units_of(deployed, known, truth.run(x[:, part])),
+            wanted,
+            labels=None if labels is None else labels[part],
+            decision=decision,
+        )
+        cost = piece if cost is None else cost + piece
+        for j, (name, runner) in enumerate(runners.items()):
+            if progress:
+                progress(f"{name}, whole numbers", (i + j / len(runners)) / len(parts))
+            got = wanted if name == "reference" else runner.run(x[:, part])
+            agreement = compare(deployed, wanted, got, x=x[:, part], rounding=EXACT)
+            row = _comparison(name, "int", agreement, (wanted, got), labels, decision, part)
+            row = replace(row, states=states_apart(wanted, got))
+            found[name] = _join(found[name], row) if name in found else row
+    return Verification(list(found.values()), dict(_restored(deployed)), deployed.digest, rounding=cost)
+
+
 def _restored(deployed: Graph) -> Iterator[tuple[str, tuple[str, str]]]:
-    for name in deployed.of(*RESETTING):
+    for name in deployed.of(*RESETTING, IntegerLIF, IntegerMemory):
         node: Any = deployed.nodes[name]
+        if isinstance(node, IntegerLIF) and not np.any(node.beta):
+            continue  # its current is the membrane, and weights of its own spikes are the reset
         if node.trained_reset != node.reset:
             yield name, (node.trained_reset, node.reset)
 
@@ -251,22 +316,27 @@ class Truth:
     def traced(self, x: Array) -> Graph:
         """Return the graph that was read from the model."""
         if self._traced is None:
-            from unscan.compiler.frontends.trace import trace
-
-            (entry,) = self.deployed.of(Input)
-            kind, sample = self.deployed.signals[entry].kind, x[:1, :1]
-            if kind is Kind.INDEX:
-                sample = sample[..., 0].astype(np.int64)
             assert not isinstance(self.model, Graph)
-            asked = ("stepwise", "static", "steps", "output")
-            known = {key: self.deployed.meta[key] for key in asked if key in self.deployed.meta}
-            self._traced = trace(self.model, sample, kind=kind, **known)
+            self._traced = _trace(self.model, self.deployed, x)
         return self._traced
+
+
+def _trace(model: nn.Module, deployed: Graph, x: Array) -> Graph:
+    """Read a module again, as it was read when the deployed graph was made of it."""
+    from unscan.compiler.frontends.trace import trace
+
+    (entry,) = deployed.of(Input)
+    kind, sample = deployed.signals[entry].kind, x[:1, :1]
+    if kind is Kind.INDEX:
+        sample = sample[..., 0].astype(np.int64)
+    asked = ("stepwise", "static", "steps", "output")
+    known = {key: deployed.meta[key] for key in asked if key in deployed.meta}
+    return trace(model, sample, kind=kind, **known)
 
 
 def _comparison(
     name: str,
-    precision: int,
+    precision: int | Literal["int"],
     agreement: Agreement,
     sides: tuple[Execution, Execution],
     labels: Array | None,
@@ -290,4 +360,5 @@ def _join(a: Comparison, b: Comparison) -> Comparison:
         if a.decided_alike is not None and b.decided_alike is not None
         else None,
         counts=a.counts + b.counts if a.counts and b.counts else None,
+        states=tuple(dict.fromkeys((*a.states, *b.states))),
     )

@@ -57,10 +57,16 @@ def export(graph: Graph, path: Path | str, *, target: str, **options: Any) -> No
             onnx, `flash` and `ram` (a budget) and `compiler` for c.
 
     Raises:
-        InvalidInput: an unknown target.
+        InvalidInput: an unknown target, or an option that it does not take.
         Unsupported: a node that the target cannot express; nothing is written.
     """
-    find(target).emit(graph, path, **options)
+    aim = find(target)
+    for name in options:
+        if name not in aim.options:
+            raise InvalidInput(
+                f"The target {target} takes no option {name!r}; its options are: {', '.join(aim.options) or 'none'}."
+            )
+    aim.emit(graph, path, **options)
 
 
 __all__ = ["TARGETS", "Target", "export", "find"]

@@ -93,11 +93,12 @@ def collect(order: Iterable[str], emit: Callable[[str], None]) -> dict[str, str]
 
 
 def insist(graph: Graph, target: str, refused: dict[str, str]) -> None:
-    """Raise Unsupported naming target, every refused node and its reason, if there is one."""
+    """Raise Unsupported naming target, every refused node and the reasons, each once, if there is one."""
     if refused:
-        clauses = "; ".join(
-            f"{type(graph.nodes[name]).__name__} {name!r}: {reason}" for name, reason in refused.items()
-        )
+        nodes: dict[str, list[str]] = {}
+        for name, reason in refused.items():
+            nodes.setdefault(reason, []).append(f"{type(graph.nodes[name]).__name__} {name!r}")
+        clauses = "; ".join(f"{', '.join(named)}: {reason}" for reason, named in nodes.items())
         raise Unsupported(
             f"The target {target} cannot express {len(refused)} of {len(graph.nodes)} nodes. {clauses}."
         )

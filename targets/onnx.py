@@ -250,7 +250,7 @@ TARGET = Target(
     "one step, or a Scan over the sequence, for onnxruntime",
     emit,
     refusals,
-    options=("form", "states"),
+    options=("form", "states", "record"),
     report=report,
 )
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from unscan.compiler.frontends.nir import read_nir
     from unscan.compiler.frontends.trace import trace
     from unscan.compiler.ir import Graph
-    from unscan.compiler.pipeline import compile_graph as compile
     from unscan.compiler.storage import load
+    from unscan.runtime.judge import compile_on as compile
     from unscan.runtime.simulate import simulate
     from unscan.runtime.stream import Stream
     from unscan.runtime.verify import verify
@@ -27,7 +27,7 @@ _PUBLIC = {
     "Graph": ("unscan.compiler.ir", "Graph"),
     "Stream": ("unscan.runtime.stream", "Stream"),
     "UnscanError": ("unscan.compiler.errors", "UnscanError"),
-    "compile": ("unscan.compiler.pipeline", "compile_graph"),
+    "compile": ("unscan.runtime.judge", "compile_on"),
     "export": ("unscan.targets", "export"),
     "load": ("unscan.compiler.storage", "load"),
     "read_nir": ("unscan.compiler.frontends.nir", "read_nir"),

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unscan.compiler.errors import InvalidInput
 from unscan.train import FILE, data_option, json_option
 
+if TYPE_CHECKING:
+    from unscan.compiler.passes import SoftReset
+
 RESET = click.Choice(["none", "subtract", "zero"])
 PHASE = click.Choice(["now", "next"])
 SAMPLES = 32
-"""What passes are judged and calibrated on, by default."""
+"""What passes are judged and calibrated on, and ranges measured, by default."""
 
 
 input_options = [
@@ -140,6 +143,16 @@ def arguments_of(texts: tuple[str, ...]) -> dict[str, Any]:
 )
 @click.option("--calibrate", is_flag=True, help="Move thresholds until neurons fire as often as in training.")
 @click.option("--threshold", type=float, help="Fold every threshold into the weights, to become this number.")
+@click.option(
+    "--quantize",
+    type=click.Choice(["loihi2", "int8", "int16"]),
+    help="Write it in the whole numbers of this profile, by how far numbers reach on samples.",
+)
+@click.option(
+    "--soft-reset",
+    type=click.Choice(["node", "recurrent"]),
+    help="With --quantize: neurons subtract their threshold themselves, or by weights of their spikes, a step later.",
+)
 @click.option("--passes", help="Run these passes in this order, a,b,c; `unscan passes` lists them.")
 @click.option("--check", "judged", is_flag=True, help="Measure on samples what each pass changes.")
 @click.option("--time-passes", "timed", is_flag=True, help="Show how long each pass takes.")
@@ -153,6 +166,8 @@ def compile_(
     timed: bool,
     printed: bool,
     calibrate: bool,
+    quantize: str | None,
+    soft_reset: SoftReset | None,
     top_k: tuple[str, ...],
     passes: str | None,
     inputs: Path | None,
@@ -168,12 +183,16 @@ def compile_(
     """
     from unscan.compiler.pipeline import Stage, compile_graph
     from unscan.compiler.text import diff, text
-    from unscan.runtime.judge import judge, rates
+    from unscan.runtime.judge import judge, ranges, rates
     from unscan.show import console, graph_table, show, stages_table
     from unscan.sources import read_graph, read_samples
 
     if options["phase"] and not options["reset"]:
         raise InvalidInput("--phase says when a reset acts; name the reset, too, with --reset.")
+    if soft_reset and not quantize:
+        raise InvalidInput(
+            "--soft-reset says how whole numbers reset; name their profile, too, with --quantize."
+        )
     if output.suffix != ".unscan":
         raise InvalidInput(
             f"Got the output {output}; give it the suffix .unscan (other formats: unscan export)."
@@ -183,7 +202,7 @@ def compile_(
     }
     graph = read_graph(source, **given(options))
     x = None
-    if judged or calibrate:
+    if judged or calibrate or quantize:
         limit = samples or SAMPLES
         found = read_samples(
             graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=limit, training=True
@@ -205,6 +224,9 @@ def compile_(
         **asked,
         top_k=top_k or None,
         calibrate=rates(x) if calibrate and x is not None else None,
+        quantize=quantize,
+        ranges=ranges(x) if quantize and x is not None else None,
+        soft_reset=soft_reset or "node",
         passes=None if passes is None else [name.strip() for name in passes.split(",")],
         judge=judge(x) if judged and x is not None else None,
         watch=watch,

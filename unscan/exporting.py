@@ -45,12 +45,14 @@ def takes_target(command: Any) -> Any:
 
 def split(target: Target, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options that were given and that the target takes, and those of the source."""
+    from unscan.targets import TARGETS, find
+
     asked = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
     for name in asked:
         if name not in target.options:
-            takes = ", ".join(f"--{option}" for option in target.options) or "none"
+            takers = [known for known in TARGETS if name in find(known).options]
             raise InvalidInput(
-                f"--{name} is not for the target {target.name}, whose options are: {takes}; leave it out."
+                f"--{name} is for the target {' or '.join(takers)}, and the target is {target.name}; leave it out."
             )
     return asked, {name: value for name, value in options.items() if name not in OPTIONS}
 

@@ -13,14 +13,24 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from unscan.compiler.fixed import Fixed
 from unscan.compiler.ir import Graph
-from unscan.compiler.nodes import Delay, Memory, Spiking, StoredMemory, Threshold
+from unscan.compiler.nodes import (
+    Delay,
+    IntegerLIF,
+    IntegerMemory,
+    Memory,
+    Spiking,
+    StoredMemory,
+    Threshold,
+)
 from unscan.compiler.passes import PASSES
 from unscan.compiler.pipeline import Stage
 from unscan.compiler.storage import writing
 from unscan.compiler.text import diff, feeds
 from unscan.runtime.counts import Counts
 from unscan.runtime.energy import Energy
+from unscan.runtime.quantisation import Cost
 from unscan.runtime.verify import Comparison, Verification
 
 console = Console()
@@ -125,6 +135,11 @@ def neuron(graph: Graph, name: str) -> str:
         return f"reset {node.reset} ({node.phase}), fires at u {node.fires} threshold"
     if isinstance(node, Threshold):
         return f"no memory, fires at x {node.fires} threshold"
+    if isinstance(node, IntegerLIF):
+        return f"reset {node.reset} ({node.phase}), fires at u > threshold, {Fixed(node.bits)}"
+    if isinstance(node, IntegerMemory):
+        rows, columns = node.membrane(graph.inputs(name))
+        return f"memory of {rows} x {columns}, reset {node.reset}, fires at S > threshold, {Fixed(node.bits)}"
     if isinstance(node, Memory):
         rows, columns = node.membrane(graph.inputs(name))
         stored = f", decay {node.decay}" if isinstance(node, StoredMemory) else ""
@@ -170,10 +185,11 @@ def energy_table(energy: Energy, samples: int) -> Table:
 
 def verify_table(found: Verification, title: str) -> Table:
     """Return one row for each executor and precision."""
+    truth = "model" if found.rounding is None else "reference"
     made = table(
-        title, "executor", "bits", "model's spikes", "its spikes", "F1", "apart", "ties", "near", "outputs off by",
-        "model right", "it right", "holds",
-        numbers="bits,model's spikes,its spikes,F1,apart,ties,near,outputs off by,model right,it right",
+        title, "executor", "bits", f"{truth}'s spikes", "its spikes", "F1", "apart", "ties", "near", "outputs off by",
+        f"{truth} right", "it right", "holds",
+        numbers=f"bits,{truth}'s spikes,its spikes,F1,apart,ties,near,outputs off by,{truth} right,it right",
     )  # fmt: skip
     for row in found.comparisons:
         total = row.agreement.total
@@ -196,10 +212,11 @@ def verify_table(found: Verification, title: str) -> Table:
 
 def layers_table(row: Comparison, title: str) -> Table:
     """Return the agreement of one comparison, layer by layer, beside what silence would score."""
+    truth = "reference" if row.precision == "int" else "model"
     made = table(
-        title, "layer", "model's spikes", "its spikes", "both", "precision", "recall", "F1", "equal", "silence",
+        title, "layer", f"{truth}'s spikes", "its spikes", "both", "precision", "recall", "F1", "equal", "silence",
         "membranes off by",
-        numbers="model's spikes,its spikes,both,precision,recall,F1,equal,silence,membranes off by",
+        numbers=f"{truth}'s spikes,its spikes,both,precision,recall,F1,equal,silence,membranes off by",
     )  # fmt: skip
     for name, layer in row.agreement.layers.items():
         made.add_row(
@@ -217,6 +234,60 @@ def layers_table(row: Comparison, title: str) -> Table:
     return made
 
 
+def rounding_table(cost: Cost) -> Table:
+    """Return what rounding to whole numbers did to each layer: the model's own figures, and those of whole numbers."""
+    made = table(
+        f"What rounding cost, profile {cost.profile or 'none'}, {cost.samples} samples: model -> whole numbers",
+        "layer", "neurons", "F1", "rate", "dead", "always on", "saturated",
+        numbers="neurons,F1,rate,dead,always on,saturated",
+    )  # fmt: skip
+    for name, layer in cost.layers.items():
+        made.add_row(
+            name,
+            f"{layer.fired[0].size:,}",
+            f1(layer.agreement.f1),
+            "{:.2%} -> {:.2%}".format(*layer.rates),
+            "{:,} -> {:,}".format(*layer.dead),
+            "{:,} -> {:,}".format(*layer.always),
+            "" if layer.saturated is None else f"{layer.saturated:,}",
+        )
+    return made
+
+
+def rounding_lines(cost: Cost) -> list[str]:
+    """Return lines on what rounding to whole numbers cost in all."""
+    said = [f"Outputs differ from the model's by at most {cost.output:.3g}, in its units."]
+    if cost.accuracy is not None and cost.gap is not None:
+        said.insert(
+            0,
+            f"Accuracy {cost.accuracy[1]:.2%} in whole numbers, {cost.accuracy[0]:.2%} of the model: "
+            f"{100 * cost.gap:+.2f} points over {cost.samples} samples.",
+        )
+    if cost.decided_alike is not None:
+        said.insert(1, f"{cost.decided_alike} of {cost.samples} samples are decided alike.")
+    return said + saturation_lines(cost.saturated)
+
+
+def saturated(counts: Counts) -> dict[str, int]:
+    """Return node -> numbers that its format could not hold, where there were some."""
+    return {name: found["saturated"] for name, found in counts.tallies.items() if found.get("saturated")}
+
+
+def verdict(found: Verification) -> str:
+    """Say in one sentence whether the deployed graph holds."""
+    if found.rounding is not None:
+        same = "Every executor computes" if found.holds else "Not every executor computes"
+        return f"{same} the whole numbers of the reference, bit for bit."
+    does = "fires" if found.holds else "does not fire"
+    return f"The deployed graph {does} the spikes of the trained model."
+
+
+def saturation_lines(saturated: Mapping[str, int]) -> list[str]:
+    """Return a line on numbers that did not fit, none where all did."""
+    named = ", ".join(f"{name} {count:,}" for name, count in saturated.items() if count)
+    return [f"Numbers that did not fit and were clipped or wrapped: {named}."] if named else []
+
+
 def explain(found: Verification) -> list[str]:
     """Return paragraphs on what was restored, what differs and where, and which ties there are."""
     said = [
@@ -227,7 +298,8 @@ def explain(found: Verification) -> list[str]:
     same: dict[str, list[str]] = {}
     for row in found.comparisons:
         for line in _differences(row):
-            same.setdefault(line, []).append(f"{row.executor} ({row.precision} bits)")
+            bits = "whole numbers" if row.precision == "int" else f"{row.precision} bits"
+            same.setdefault(line, []).append(f"{row.executor} ({bits})")
     return said + [f"{', '.join(who)}: {line}" for line, who in same.items()]
 
 
@@ -266,6 +338,12 @@ def _differences(row: Comparison) -> list[str]:
             f"{', '.join(row.unheard)} cannot be listened to in the model, and the outputs speak for them: they differ "
             f"by at most {row.agreement.output_relative:.2g} relatively in samples that do not part."
         )
+    elif row.precision == "int":
+        if row.output_off or row.agreement.total.membrane_absolute or row.states:
+            said.append(
+                f"whole numbers differ: outputs by up to {row.agreement.output_absolute:g}, membranes by up to "
+                f"{row.agreement.total.membrane_absolute:g}, final states {', '.join(row.states) or 'not'}."
+            )
     elif row.output_off:
         said.append(
             f"the outputs differ by up to {row.agreement.output_relative:.2g} relatively in samples whose spikes are "

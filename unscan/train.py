@@ -18,6 +18,9 @@ data_option = click.option(
 @click.command()
 @click.argument("recipe", type=FILE)
 @click.option("--out", type=FILE, help="Folder of the run; by default runs/ and the recipe's name.")
+@click.option(
+    "--from", "start", type=FILE, help="Start from this run's weights, in place of start_from in the recipe."
+)
 @click.option("--resume", is_flag=True, help="Continue the interrupted run in --out.")
 @click.option("--accelerator", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
 @click.option(
@@ -35,6 +38,7 @@ data_option = click.option(
 def train(
     recipe: Path,
     out: Path | None,
+    start: Path | None,
     resume: bool,
     accelerator: str,
     devices: int,
@@ -50,8 +54,11 @@ def train(
 
     out = out or Path("runs") / recipe.stem
     machine = Machine(accelerator, devices, nodes, strategy)
+    wanted = Recipe.read(recipe)
+    if start is not None:
+        wanted = wanted.model_copy(update={"start_from": str(start)})
     try:
-        result = fit(Recipe.read(recipe), out, data_dir=data_dir, resume=resume, machine=machine)
+        result = fit(wanted, out, data_dir=data_dir, resume=resume, machine=machine)
     except KeyboardInterrupt:
         click.echo(
             f"unscan: interrupted; continue with: unscan train {recipe} --out {out} --resume", err=True

@@ -27,6 +27,7 @@ class Integer(Node):
     """What operators on whole numbers share: arrays of int8, int16 or int32 (other whole numbers become int32)."""
 
     dialect: ClassVar[Dialect] = Dialect.ITERATIVE
+    whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for field in fields(self):

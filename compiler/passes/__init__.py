@@ -7,6 +7,8 @@ from unscan.compiler.passes.fold_norm import FoldNorm
 from unscan.compiler.passes.fold_threshold import FoldThreshold
 from unscan.compiler.passes.fuse_linear import FuseLinear
 from unscan.compiler.passes.prune_dead import PruneDead
+from unscan.compiler.passes.quantize import Quantize
+from unscan.compiler.passes.quantize_lowering import Range, Ranges, SoftReset
 from unscan.compiler.passes.restore_reset import RestoreReset
 from unscan.compiler.passes.scalar_decay import ScalarDecay
 from unscan.compiler.passes.sparsify_top_k import Count, Kept, SparsifyTopK
@@ -25,6 +27,7 @@ PASSES: dict[str, type[Pass]] = {
         ScalarDecay,
         FoldThreshold,
         PruneDead,
+        Quantize,
     )
 }
 
@@ -39,10 +42,14 @@ __all__ = [
     "Kept",
     "Pass",
     "PruneDead",
+    "Quantize",
+    "Range",
+    "Ranges",
     "Rates",
     "RestoreReset",
     "Rewrite",
     "ScalarDecay",
+    "SoftReset",
     "SparsifyTopK",
     "Unroll",
 ]

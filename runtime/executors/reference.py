@@ -38,7 +38,7 @@ class Reference:
         events = {name: np.zeros(signal.shape, np.int64) for name, signal in self.graph.signals.items()}
         tallies: Tallies = {}
         for x_t in x:
-            made, kept = self._advance(x_t, kept)
+            made, kept = self.advance(x_t, kept)
             outputs.append(made[self._output].value)
             tallies = tallied(tallies, {name: each.tallies for name, each in made.items()})
             for name, each in made.items():
@@ -58,10 +58,11 @@ class Reference:
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
         """Run one step x (B, ...); see `Executor.step`."""
         x = check_input(self.graph, x, steps=False)
-        made, kept = self._advance(x, check_state(self.graph, state, len(x), np.float64))
+        made, kept = self.advance(x, check_state(self.graph, state, len(x), np.float64))
         return made[self._output].value, kept
 
-    def _advance(self, x: Array, kept: State) -> tuple[dict[str, Stepped], dict[str, Array]]:
+    def advance(self, x: Array, kept: State) -> tuple[dict[str, Stepped], dict[str, Array]]:
+        """Run one step x (B, ...) from a state; return what each node made, and the next state."""
         made: dict[str, Stepped] = {}
         after: dict[str, Array] = {}
         for name in self.graph.order:

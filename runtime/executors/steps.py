@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unscan.compiler.errors import Unsupported
+from unscan.compiler.functions import FUNCTIONS
 from unscan.compiler.ir import Array, Node
 from unscan.compiler.nodes import (
     GLU,
@@ -50,7 +51,7 @@ from unscan.compiler.nodes import (
     Threshold,
     TopK,
 )
-from unscan.runtime.executors.arithmetic import FUNCTIONS, double, unit, windows
+from unscan.runtime.executors.arithmetic import double, unit, windows
 
 State = dict[str, Array]
 NOTHING: Mapping[str, Any] = MappingProxyType({})

@@ -137,7 +137,7 @@ TARGET = Target(
     summary="a step in C11 for microcontrollers: a .c and a .h file, no dependency",
     emit=emit,
     refusals=refusals,
-    options=BUDGET,
+    options=(*BUDGET, "record"),
     report=report,
 )
 

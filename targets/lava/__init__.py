@@ -8,6 +8,7 @@ graph, weights, the processes of our own that the graph needs, and a script that
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Graph
@@ -17,7 +18,7 @@ FILES = (".net", ".hdf5", ".h5")
 """Suffixes of netx files."""
 
 
-def emit(graph: Graph, path: Path | str) -> None:
+def emit(graph: Graph, path: Path | str, **_: Any) -> None:
     """Write a graph as a netx file where the path has the suffix of one, as a folder where it has none.
 
     Raises:
@@ -39,7 +40,7 @@ def emit(graph: Graph, path: Path | str) -> None:
         )
 
 
-def report(graph: Graph) -> Report:
+def report(graph: Graph, **_: Any) -> Report:
     """Return what a graph needs of a Loihi 2 chip, population by population."""
     from unscan.targets.lava.resources import HEADER, resources, rows
 
@@ -55,7 +56,7 @@ def report(graph: Graph) -> Report:
     )
 
 
-def refusals(graph: Graph) -> dict[str, str]:
+def refusals(graph: Graph, **_: Any) -> dict[str, str]:
     """Return node -> reason for every node that neither a netx file nor a folder can say."""
     from unscan.targets.lava import folder, netx
 

@@ -61,7 +61,7 @@ def test_no_node_ever_sends_more_than_its_format_holds(seed: int):
         known, runner = formats(check(graph)), Reference(graph)
         state = {name: np.zeros((2, *shape)) for name, shape in graph.states.items()}
         for x in drawn(graph, 30, 2, seed):
-            made, state = runner._advance(x, state)
+            made, state = runner.advance(x, state)
             for name, each in made.items():
                 held = known[name]
                 assert held is None or held.allowed(each.value), (name, held)

@@ -11,12 +11,12 @@ from unscan.compiler.errors import InvalidGraph, InvalidInput, Unsupported
 from unscan.compiler.ir import Graph
 from unscan.compiler.nodes import BatchNorm, Input, LIFConvolution, Linear, Output
 from unscan.compiler.options import parse_top_k
-from unscan.compiler.passes import PASSES, Pass, Rewrite
+from unscan.compiler.passes import PASSES, Pass, Quantize, Rewrite
 from unscan.compiler.passes.sparsify_top_k import Kept, SparsifyTopK
 from unscan.compiler.pipeline import Stage, compile_graph, passes_for, run
 from unscan.runtime.agreement import in_units_of
 from unscan.runtime.executors.reference import Reference
-from unscan.runtime.judge import judge, rates
+from unscan.runtime.judge import compile_on, judge, ranges, rates
 
 
 def names(**options):
@@ -31,7 +31,8 @@ def test_without_options_only_what_keeps_the_model_runs():
 
 
 def test_every_option_adds_its_pass_in_the_order_of_the_table():
-    asked = names(reset="zero", top_k=2, scalar_decay=True, threshold=1.0)
+    whole = Quantize("int8", lambda graph: {})
+    asked = names(reset="zero", top_k=2, scalar_decay=True, threshold=1.0, quantize=whole)
     assert asked == [name for name in PASSES if name != "calibrate"]
     assert names(memory_reset="zero") == [*ALWAYS[:2], "restore-reset", *ALWAYS[2:]]
 
@@ -164,3 +165,23 @@ def test_a_pass_that_fails_is_named_with_those_before_it():
         run(two_layers(), [Breaking("lose")])
     with pytest.raises(InvalidGraph, match=r"What the pass fold-norm got is not valid.*run unroll"):
         compile_graph(normed(), passes=["fold-norm"])
+
+
+def test_whole_numbers_come_last_and_by_samples():
+    graph, x = two_layers(), sequence(two_layers(), 20, 3)
+    made = compile_on(graph, samples=x, quantize="loihi2")
+    assert made == compile_graph(graph, quantize="loihi2", ranges=ranges(x))
+    assert made.integer
+    assert made.history[-1].startswith("quantize: readout")
+    assert compile_on(graph, samples=x) == compile_graph(graph)
+
+
+def test_a_profile_is_named_with_its_pass_and_its_samples():
+    graph, x = two_layers(), sequence(two_layers(), 20, 3)
+    with pytest.raises(InvalidInput, match="hand in ranges, or samples to unscan.compile"):
+        compile_on(graph, quantize="int8")
+    with pytest.raises(InvalidInput, match="asks for the pass quantize"):
+        compile_on(graph, samples=x, quantize="int8", passes=["unroll"])
+    with pytest.raises(InvalidInput, match="a profile of whole numbers"):
+        passes_for(passes=["quantize"])
+    assert compile_on(graph, samples=x, quantize="int8", passes=["unroll", "quantize"]).integer
