@@ -64,7 +64,7 @@ def build(graph: Graph, name: str = "model", *, record: bool = False) -> Model:
     insist(graph, "c", collect(graph.order, program.emit))
     program.push()
     made = source(program, f"{program.name}.h")
-    return Model(program.name, made, header(program, lines_of(sizes_of(program))), program)
+    return Model(program.name, made, header(program, lines_of(sizes_of(program)), made), program)
 
 
 def sizes(graph: Graph, name: str = "model", *, compiler: str | None = None) -> Sizes:

@@ -14,6 +14,7 @@ from unscan.targets.c.program import Program
 from unscan.targets.c.values import Numbers, Spikes, indented, literal, remark
 
 LINE = 100
+INCLUDED = "#include <math.h>"
 MATH = re.compile(r"\b(sqrt|tanh|exp|expm1|erf|log1p|fabs|rint)f?\(")
 
 
@@ -89,8 +90,10 @@ def ordered(fields: list[Field]) -> list[Field]:
     return sorted(fields, key=lambda field: (rank[field.role], -field.bytes // max(field.count, 1)))
 
 
-def header(program: Program, sizes: str) -> str:
-    """Return the header; `sizes` are its lines about bytes."""
+def header(program: Program, sizes: str, made: str) -> str:
+    """Return the header of the source that was made; `sizes` are its lines about bytes."""
+    needs = "<stdint.h>, <string.h>"
+    needs += " and <math.h> (link with -lm)" if INCLUDED in made else ""
     graph, name, boundary = program.graph, program.name, Boundary(program)
     guard, signature = f"{name.upper()}_H", prototype(program, "state")
     meta = graph.meta
@@ -131,7 +134,7 @@ void {name}_encode(const {program.real} in[{boundary.inputs}], {boundary.read} o
  *
 {sizes}
  *
- * Needs C11 and no more than <stdint.h>, <string.h> and, with real numbers, <math.h>. A step allocates nothing, has no
+ * Needs C11 and no more than {needs}. A step allocates nothing, has no
  * static variables and calls no system. Real numbers are rounded as written where the compiler does not contract
  * products and sums: gcc and clang want -ffp-contract=off.
  *
@@ -206,7 +209,7 @@ void {name}_encode(const {program.real} in[{boundary.inputs}], {boundary.read} o
     helpers = "\n".join(text for helper, text in HELPERS.items() if helper in program.helpers)
     tables = "\n".join(constant(table) for table in program.constants)
     text = f"{tables}{helpers}{body}{encode}"
-    math = "#include <math.h>\n" if MATH.search(text) else ""
+    math = f"{INCLUDED}\n" if MATH.search(text) else ""
     unused = "" if used else "    (void)s;\n"
     return f"""/* {name}: see {include}. */
 #include "{include}"
