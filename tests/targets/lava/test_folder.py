@@ -125,10 +125,13 @@ def test_what_no_process_says_is_refused(case: str, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_parallel_graph_is_not_valid_for_lava():
-    scan = LIFScan(beta=np.float32(0.9), threshold=np.float32(1))
-    with pytest.raises(InvalidGraph, match="run unroll"):
-        folder.refusals(chain(SPIKES, scan))
+def test_a_parallel_node_is_refused_with_the_pass_that_helps(tmp_path):
+    graph = chain(SPIKES, LIFScan(beta=np.float32(0.9), threshold=np.float32(1)))
+    (reason,) = folder.refusals(graph).values()
+    assert "run unroll" in reason
+    with pytest.raises(Unsupported, match="run unroll"):
+        folder.emit(graph, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_operators_that_feed_each_other_alone_share_a_process_in_whatever_order_edges_are_written():
