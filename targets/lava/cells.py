@@ -119,6 +119,8 @@ def cells(graph: Graph, name: str, known: Mapping[str, Fixed | None]) -> dict[st
         Unsupported: no process says the node.
     """
     node, place = graph.nodes[name], Place(graph, name, known)
+    if node.dialect is Dialect.PARALLEL:
+        raise no_rule(node)
     if not nx.has_path(graph.topology, graph.of(Input)[0], name):
         raise Unsupported("no input reaches it, and a run begins where there is one; remove it")
     for array_name, array in node.arrays():
@@ -156,8 +158,6 @@ def completed(cell: Cell, node: Node, place: Place) -> Cell:
 @singledispatch
 def rule(node: Node, place: Place) -> Cell | dict[str, Cell]:
     """Return the process of a node, or the processes by name."""
-    if node.dialect is Dialect.PARALLEL:
-        raise no_rule(node)
     raise Unsupported(
         f"no process says {type(node).__name__} between whole numbers; {QUANTIZE}, which says if one can"
     )

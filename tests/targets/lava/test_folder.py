@@ -11,7 +11,7 @@ import pytest
 
 from tests.integers import integer_network, memory_network, state_space_network
 from tests.targets.lava.folders import chain, every_neuron, neuron, operators, weights
-from unscan.compiler.errors import InvalidGraph, InvalidInput, Unsupported
+from unscan.compiler.errors import InvalidInput, Unsupported
 from unscan.compiler.ir import Edge, Graph, Kind
 from unscan.compiler.nodes import (
     LIF,
