@@ -12,6 +12,7 @@ from tests.foreign.test_neurobench_counts import counted
 from unscan.cli import main
 from unscan.runtime.executors.reference import Reference
 from unscan.sources import read_samples
+from unscan.targets.nir import DT
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +35,12 @@ def test_neurobench_counts_what_we_count(demo, tmp_path):
     assert theirs == {"Effective_ACs": ours.acs, "Effective_MACs": ours.macs, "Dense": ours.dense_macs}
 
 
-@pytest.mark.parametrize("framework", ["snntorch", "norse"])
-def test_other_frameworks_run_the_nir_file(demo, tmp_path, framework):
+@pytest.mark.parametrize(("framework", "options"), [("snntorch", ()), ("norse", (str(DT),))])
+def test_other_frameworks_run_the_nir_file(demo, tmp_path, framework, options):
     folder, graph, data = demo
     shutil.copy(folder / "model.nir", tmp_path / "demo.nir")
     np.save(tmp_path / "demo.x.npy", data.x.astype(np.float32))
-    run(framework, f"run_{framework}.py", tmp_path)
+    run(framework, f"run_{framework}.py", tmp_path, *options)
     theirs, truth = np.load(tmp_path / "demo.y.npy"), Reference(graph).run(data.x, record=False).outputs
     apart = np.abs(theirs - truth).max(axis=(0, 2))
     assert (theirs[-1].argmax(-1) == truth[-1].argmax(-1)).all()
