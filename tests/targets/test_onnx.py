@@ -129,7 +129,9 @@ def test_parallel_nodes_are_refused_in_order_with_the_pass_that_helps(tmp_path: 
     found = refusals(parallel())
     assert list(found) == ["a", "c"]
     assert all("run unroll" in reason for reason in found.values())
-    with pytest.raises(Unsupported, match=r"cannot express 2 of 5 nodes. LIFScan 'a', LIFConvolution 'c': .*unroll"):
+    with pytest.raises(
+        Unsupported, match=r"cannot express 2 of 5 nodes. LIFScan 'a', LIFConvolution 'c': .*unroll"
+    ):
         emit(parallel(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
