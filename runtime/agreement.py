@@ -21,6 +21,9 @@ from unscan.compiler.nodes import SPIKING
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.rounding import TIE, Rounding, explained
 
+OUTPUTS = 1e-3
+"""Outputs of samples that do not part differ where they do so by more than this, relatively."""
+
 
 @dataclass(frozen=True)
 class LayerAgreement:
@@ -65,6 +68,11 @@ class LayerAgreement:
         return self.spikes_a + self.spikes_b - 2 * self.both
 
     @property
+    def mismatches_per_spike(self) -> float:
+        """Spikes of one side alone for each of A's; nan where A is silent."""
+        return self.mismatches / self.spikes_a if self.spikes_a else float("nan")
+
+    @property
     def equality(self) -> float:
         """Share of equal bins; what silence scores against A is 1 - A's rate. Shown, never a gate."""
         return 1 - self.mismatches / self.slots if self.slots else float("nan")
@@ -81,15 +89,25 @@ class LayerAgreement:
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON."""
-        names = ("precision", "recall", "f1", "mismatches", "equality", "silence", "silent")
-        return {name: getattr(self, name) for name in (*self.__dataclass_fields__, *names)}
+        names = (
+            "precision",
+            "recall",
+            "f1",
+            "mismatches",
+            "mismatches_per_spike",
+            "equality",
+            "silence",
+            "silent",
+        )
+        return finite({name: getattr(self, name) for name in (*self.__dataclass_fields__, *names)})
 
 
 @dataclass(frozen=True)
 class Mismatch:
     """Where one sample parts: the first bin in which one side fires and the other does not.
 
-    `rounding` is how far apart rounding can have brought the two membranes. A membrane that is not known is nan.
+    `rounding` is how far apart rounding can have brought the two membranes. A membrane or a threshold that is not known
+    is nan, and then so are the distances that need it.
     """
 
     step: int
@@ -102,9 +120,14 @@ class Mismatch:
     rounding: float
 
     @property
+    def _distances(self) -> list[float]:
+        away = (abs(u - self.threshold) for u in (self.membrane_a, self.membrane_b))
+        return [distance for distance in away if distance == distance]
+
+    @property
     def distance(self) -> float:
         """Distance to the threshold of the nearer of the two membranes."""
-        return min(abs(u - self.threshold) for u in (self.membrane_a, self.membrane_b) if u == u)
+        return min(self._distances, default=float("nan"))
 
     @property
     def apart(self) -> float:
@@ -115,22 +138,23 @@ class Mismatch:
     @property
     def tie(self) -> bool:
         """Whether rounding explains it: the membranes are close to each other, and both to the threshold."""
-        farthest = max(abs(u - self.threshold) for u in (self.membrane_a, self.membrane_b) if u == u)
-        return max(self.apart, farthest) <= self.rounding
+        return all(away <= self.rounding for away in (self.apart, *self._distances))
 
     def __str__(self) -> str:
         neuron = self.neuron[0] if len(self.neuron) == 1 else self.neuron
+        place = f"step {self.step}, sample {self.sample}, layer {self.node}, neuron {neuron}"
+        if self.distance != self.distance:
+            return f"{place}: membranes or threshold unknown"
         known = [f"{u:.7g}" if u == u else "one unknown" for u in (self.membrane_a, self.membrane_b)]
         return (
-            f"step {self.step}, sample {self.sample}, layer {self.node}, neuron {neuron}: membranes "
-            f"{' and '.join(known)}, {self.distance:.2g} from the threshold {self.threshold:g} and {self.apart:.2g} "
-            f"apart, where rounding explains {self.rounding:.2g}"
+            f"{place}: membranes {' and '.join(known)}, {self.distance:.2g} from the threshold {self.threshold:g} and "
+            f"{self.apart:.2g} apart, where rounding explains {self.rounding:.2g}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON."""
-        numbers = {name: getattr(self, name) for name in (*self.__dataclass_fields__, "distance", "tie")}
-        return {name: None if value != value else value for name, value in numbers.items()}
+        names = (*self.__dataclass_fields__, "distance", "apart", "tie")
+        return finite({name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -211,8 +235,16 @@ class Agreement:
         }
 
 
+def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers as JSON has them: None where one is nan or infinite."""
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in numbers.items()
+    }
+
+
 def compare(
-    graph: Graph,
+    graph: Graph | None,
     a: Execution,
     b: Execution,
     *,
@@ -223,7 +255,8 @@ def compare(
     """Compare two recorded executions of one model on the same input.
 
     Args:
-        graph: gives the order of the layers, their thresholds, and what feeds them.
+        graph: gives the order of the layers, their thresholds, and what feeds them. Without it the layers are those
+            that A recorded, no threshold is known, and no mismatch is a tie.
         a: the truth.
         b: what is judged.
         x: the input (T, B, ...); it sharpens what rounding explains in the layers that it feeds.
@@ -233,7 +266,8 @@ def compare(
     Raises:
         InvalidInput: the two did not record the same layers with the same shapes.
     """
-    names = [name for name in graph.of(*SPIKING) if name not in without]
+    fired = a.spikes if graph is None else graph.of(*SPIKING)
+    names = [name for name in fired if name not in without]
     for name in names:
         shapes = [execution.spikes[name].shape if name in execution.spikes else None for execution in (a, b)]
         if shapes[0] is None or shapes[0] != shapes[1]:
@@ -276,7 +310,11 @@ def _largest(a: Array, b: Array) -> tuple[float, float]:
 
 
 def _partings(
-    graph: Graph, names: list[str], sides: tuple[Execution, Execution], rounding: Rounding, x: Array | None
+    graph: Graph | None,
+    names: list[str],
+    sides: tuple[Execution, Execution],
+    rounding: Rounding,
+    x: Array | None,
 ) -> list[Mismatch]:
     """Return the first mismatch of each sample that differs: earliest step, then first layer."""
     first: dict[int, tuple[int, str]] = {}
@@ -292,7 +330,7 @@ def _partings(
 
 
 def _mismatch(
-    graph: Graph,
+    graph: Graph | None,
     name: str,
     sides: tuple[Execution, Execution],
     place: tuple[int, int],
@@ -307,7 +345,10 @@ def _mismatch(
         else np.full(len(at[0]), np.nan)
         for side in sides
     )
-    thresholds, granted = explained(graph, name, sides, place, at, rounding, x)
+    if graph is None or not any(name in side.membranes for side in sides):
+        thresholds, granted = np.full(len(at[0]), np.nan), np.zeros(len(at[0]))
+    else:
+        thresholds, granted = explained(graph, name, sides, place, at, rounding, x)
     apart = np.abs(left - right)
     apart = np.where(np.isnan(apart), np.fmin(np.abs(left - thresholds), np.abs(right - thresholds)), apart)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -13,25 +13,14 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.ir import Array, Graph
-from unscan.compiler.nodes import SPIKING, IntegerLIF, IntegerMemory
+from unscan.compiler.nodes import SPIKING
 from unscan.runtime.agreement import LayerAgreement
 from unscan.runtime.decision import decide
 from unscan.runtime.executors.base import Execution
-from unscan.runtime.rounding import Bound, Past, Rounding, bound, threshold
+from unscan.runtime.rounding import Rounding
 
 EXACT = Rounding(unit=0.0, least=0.0)
 """What executors of one graph of whole numbers are granted: nothing."""
-
-
-@bound.register
-def _(node: IntegerLIF | IntegerMemory, past: Past) -> Bound:
-    nothing = np.zeros_like(past.reached[-1])
-    return Bound(nothing, nothing)
-
-
-@threshold.register
-def _(node: IntegerLIF | IntegerMemory, past: Past) -> Array:
-    return past.of(node.threshold)
 
 
 def decoded(graph: Graph, outputs: Array) -> Array:

@@ -48,6 +48,7 @@ from unscan.compiler.nodes import (
     Delta,
     Flatten,
     Input,
+    IntegerLIF,
     IntegerMemory,
     Linear,
     MaxPool2d,
@@ -187,7 +188,7 @@ def threshold(node: Node, past: Past) -> Array:
 
 
 @threshold.register
-def _(node: Spiking | Threshold | Memory, past: Past) -> Array:
+def _(node: Spiking | Threshold | Memory | IntegerLIF | IntegerMemory, past: Past) -> Array:
     return past.of(node.threshold)
 
 
@@ -255,6 +256,12 @@ def _(node: Delta, past: Past) -> Bound:
     columns = past.membranes.shape[-1]
     rows = np.linalg.norm(past.membranes, axis=-1).sum(axis=0)
     return Bound(arithmetic + columns**0.5 * rows[past.at[0]], weights)
+
+
+@bound.register
+def _(node: IntegerLIF | IntegerMemory, past: Past) -> Bound:
+    nothing = np.zeros_like(past.reached[-1])
+    return Bound(nothing, nothing)
 
 
 def over(recorded: Array, at: tuple[Array, ...]) -> Array:

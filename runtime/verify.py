@@ -12,7 +12,7 @@ import numpy as np
 from unscan.compiler.errors import InvalidInput, UnscanError
 from unscan.compiler.ir import Array, Graph, Kind
 from unscan.compiler.nodes import RESETTING, SPIKING, Diagonal, Input, IntegerLIF, IntegerMemory
-from unscan.runtime.agreement import Agreement, compare, in_units_of
+from unscan.runtime.agreement import OUTPUTS, Agreement, compare, in_units_of
 from unscan.runtime.batches import batches
 from unscan.runtime.counts import Counts
 from unscan.runtime.decision import decide
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 AGAINST = ("reference", "event", "onnx", "onnx-scan")
 PRECISIONS = (64, 32)
-OUTPUTS = 1e-3
-"""Outputs of samples that do not part differ where they do so by more than this, relatively."""
 
 
 FOREIGN = ("snntorch", "spikingjelly", "norse")
