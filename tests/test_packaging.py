@@ -56,6 +56,7 @@ def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel):
     wanted |= {f"unscan/{f.relative_to(ROOT)}" for f in (ROOT / "trainer" / "recipes").glob("*.yaml")}
     wanted |= {f"unscan/{f.relative_to(ROOT)}" for f in (ROOT / "trainer" / "weights").iterdir()}
     wanted.add("unscan/runtime/lava/requirements.txt")
+    wanted |= {f"unscan/runtime/report/{name}" for name in ("page.html.jinja", "style.css")}
     assert inside == wanted
 
 

@@ -15,6 +15,10 @@ from unscan.compiler.nodes import (
     Diagonal,
     Embedding,
     Input,
+    IntegerLeaky,
+    IntegerLIF,
+    IntegerMemory,
+    IntegerSSM,
     Leaky,
     Linear,
     Memory,
@@ -35,8 +39,12 @@ FILL = {
 DASH = {Kind.SPIKE: "2 4", Kind.GRADED: "8 4", Kind.REAL: "", Kind.INDEX: "1 6"}
 
 
-def draw(graph: Graph) -> str:
-    """Return the graph as SVG: boxes are nodes, lines are edges, dotted for spikes and solid for real numbers."""
+def draw(graph: Graph, arrow: str = "arrow") -> str:
+    """Return the graph as SVG: boxes are nodes, lines are edges, dotted for spikes and solid for real numbers.
+
+    Classes stand beside the colours, so that a page can choose others; `arrow` is the id of its arrow's head, which has
+    to be another for each drawing in one page.
+    """
     rank = {name: i for i, name in enumerate(graph.order)}
     backs = [edge for edge in graph.edges if rank[edge.source] >= rank[edge.target]]
     depth: dict[str, int] = {}
@@ -58,12 +66,12 @@ def draw(graph: Graph) -> str:
         for column, name in enumerate(names):
             place[name] = (left + column * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+        f'<svg class="graph" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
         f'height="{height:g}" role="img" font-family="Helvetica, Arial, sans-serif">',
         f"<title>{escape(' to '.join(graph.order))}</title>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
-        'orient="auto"><path d="M0 0L8 4L0 8z" fill="#444"/></marker></defs>',
-        f'<rect width="{width:g}" height="{height:g}" fill="white"/>',
+        f'<defs><marker id="{arrow}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        'orient="auto"><path class="head" d="M0 0L8 4L0 8z" fill="#444"/></marker></defs>',
+        f'<rect class="ground" width="{width:g}" height="{height:g}" fill="white"/>',
     ]
     labels: list[str] = []
     for edge in graph.edges:
@@ -87,8 +95,8 @@ def draw(graph: Graph) -> str:
             path = f"M{x0 + WIDTH / 2:g} {y0 + HEIGHT:g}L{x1 + WIDTH * share:g} {y1 - 2:g}"
             port = (x1 + WIDTH * share, y1 + 10)
         parts.append(
-            f'<path d="{path}" fill="none" stroke="#444" stroke-width="1.6" stroke-linecap="round" '
-            f'stroke-dasharray="{DASH[kind]}" marker-end="url(#arrow)"/>'
+            f'<path class="edge" d="{path}" fill="none" stroke="#444" stroke-width="1.6" stroke-linecap="round" '
+            f'stroke-dasharray="{DASH[kind]}" marker-end="url(#{arrow})"/>'
         )
         if len(graph.nodes[edge.target].ports) > 1:
             labels.append(
@@ -98,8 +106,8 @@ def draw(graph: Graph) -> str:
         node = graph.nodes[name]
         title, detail = label(graph, name)
         parts += [
-            f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="7" fill="{FILL[family(node)]}" '
-            'stroke="#444"/>',
+            f'<rect class="node {family(node)}" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="7" '
+            f'fill="{FILL[family(node)]}" stroke="#444"/>',
             f'<text x="{x + WIDTH / 2:g}" y="{y + 24:g}" text-anchor="middle" font-size="14" '
             f'font-weight="bold">{escape(title)}</text>',
             f'<text x="{x + WIDTH / 2:g}" y="{y + 44:g}" text-anchor="middle" font-size="12">{escape(detail)}</text>',
@@ -122,11 +130,11 @@ def entry(graph: Graph, edge: Edge) -> float:
 
 def family(node: Node) -> str:
     """Return which colour a node has."""
-    if isinstance(node, Leaky | Threshold | Memory):
+    if isinstance(node, Leaky | Threshold | Memory | IntegerLeaky | IntegerMemory):
         return "neuron"
     if isinstance(node, Linear | Convolution | Embedding):
         return "synapse"
-    if isinstance(node, Diagonal | Delay):
+    if isinstance(node, Diagonal | Delay | IntegerSSM):
         return "filter"
     return "boundary" if isinstance(node, Input | Output) else "other"
 
@@ -140,11 +148,11 @@ def label(graph: Graph, name: str) -> tuple[str, str]:
     detail = shape
     if isinstance(node, Linear):
         detail = f"{node.weight.shape[1]} → {node.weight.shape[0]}"
-    elif isinstance(node, Spiking):
+    elif isinstance(node, Spiking | IntegerLIF):
         detail = f"{shape}, reset {node.reset} ({node.phase})"
-    elif isinstance(node, Leaky):
+    elif isinstance(node, Leaky | IntegerLeaky):
         detail = f"{shape}, no spikes"
-    elif isinstance(node, Memory):
+    elif isinstance(node, Memory | IntegerMemory):
         detail = f"{'x'.join(map(str, node.membrane(graph.inputs(name))))}, reset {node.reset}"
         if isinstance(node, StoredMemory):
             detail += f", decay {node.decay}"
@@ -161,7 +169,7 @@ def legend(graph: Graph, x: float, y: float) -> list[str]:
     for i, kind in enumerate(kinds):
         left = x + 74 * i
         parts += [
-            f'<path d="M{left:g} {y - 4:g}h22" stroke="#444" stroke-width="1.6" stroke-linecap="round" '
+            f'<path class="edge" d="M{left:g} {y - 4:g}h22" stroke="#444" stroke-width="1.6" stroke-linecap="round" '
             f'stroke-dasharray="{DASH[kind]}"/>',
             f'<text x="{left + 28:g}" y="{y:g}" font-size="12">{kind}</text>',
         ]
