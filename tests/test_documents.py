@@ -48,6 +48,7 @@ def test_every_example_is_run_by_a_test():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {
         "own_module.py",
         "associative_recall.py",
+        "sensor.py",  # by tests/runtime/test_sensor.py
         "run_onnx.py",  # by tests/targets/test_onnx_example.py
     }
 

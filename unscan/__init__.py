@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unscan.compiler.ir import Graph
     from unscan.compiler.storage import load
     from unscan.runtime.judge import compile_on as compile
-    from unscan.runtime.simulate import simulate
+    from unscan.runtime.simulate import simulate, simulate_stream
     from unscan.runtime.stream import Stream
     from unscan.runtime.verify import verify
     from unscan.targets import export
@@ -32,6 +32,7 @@ _PUBLIC = {
     "load": ("unscan.compiler.storage", "load"),
     "read_nir": ("unscan.compiler.frontends.nir", "read_nir"),
     "simulate": ("unscan.runtime.simulate", "simulate"),
+    "simulate_stream": ("unscan.runtime.simulate", "simulate_stream"),
     "trace": ("unscan.compiler.frontends.trace", "trace"),
     "verify": ("unscan.runtime.verify", "verify"),
 }
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "read_nir",
     "simulate",
+    "simulate_stream",
     "trace",
     "verify",
 ]

@@ -11,11 +11,14 @@ from typing import Any
 
 import click
 
+from unscan.compare import bisect, compare
 from unscan.compiler.errors import InvalidInput, UnscanError
 from unscan.compiling import arguments_of, compile_, inspect, takes_input, takes_module
 from unscan.exporting import check, export
 from unscan.lava import lava
 from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
+from unscan.report import report
+from unscan.sweep import sweep
 from unscan.train import FILE, json_option, train, train_sdn
 
 
@@ -58,7 +61,9 @@ def demo(out: Path) -> None:
     "--executor", "using", default="event", show_default=True, help="`unscan executors` lists them."
 )
 @click.option("--energy", "energy_name", default=None, help="Energy table; `unscan energies` lists them.")
-@click.option("--output", type=FILE, help="Also write outputs, spikes and final state to this .npz file.")
+@click.option(
+    "--output", type=FILE, help="Also write outputs, spikes, membranes and final state to this .npz file."
+)
 @takes_input
 @json_option
 def simulate(
@@ -67,6 +72,7 @@ def simulate(
     energy_name: str | None,
     output: Path | None,
     inputs: Path | None,
+    event_dt: float | None,
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -94,7 +100,9 @@ def simulate(
 
     energies = find(energy_name or DEFAULT)
     graph = read_graph(source)
-    data = read_samples(graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=samples)
+    data = read_samples(
+        graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
+    )
     with progress(f"simulate, {using}") as bar:
         run = simulate(
             graph, data.x, using=using, record=output is not None, progress=lambda share: bar(using, share)
@@ -127,6 +135,7 @@ def simulate(
                 console.print(line, highlight=False)
     if output is not None:
         arrays = {"outputs": run.outputs, **{f"spikes/{k}": v for k, v in run.spikes.items()}}
+        arrays |= {f"membranes/{k}": v for k, v in run.membranes.items()}
         with writing(output) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays, **{f"state/{k}": v for k, v in run.state.items()})  # type: ignore[arg-type]
         console.print(f"Written: {output}")
@@ -156,6 +165,7 @@ def verify(
     weights: Path | None,
     arguments: tuple[str, ...],
     inputs: Path | None,
+    event_dt: float | None,
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -203,7 +213,9 @@ def verify(
             f"--max-gap bounds what whole numbers cost, and {deployed} computes with real ones; compile it with "
             "--quantize, or leave the option."
         )
-    data = read_samples(graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=samples)
+    data = read_samples(
+        graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
+    )
     with progress("verify") as bar:
         found = run(
             trained,
@@ -243,7 +255,7 @@ def verify(
 
 
 for command in (
-    compile_, inspect, check, export, lava, train, train_sdn, bench, doctor, passes, targets, executors, neurons,
-    tasks, energies,
+    compile_, inspect, check, export, compare, bisect, report, sweep, lava, train, train_sdn, bench, doctor, passes,
+    targets, executors, neurons, tasks, energies,
 ):  # fmt: skip
     main.add_command(command)

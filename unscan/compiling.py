@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,15 @@ SAMPLES = 32
 
 input_options = [
     click.option(
-        "--input", "inputs", type=FILE, help="A .npy array (T, B, ...) instead of the task's own data."
+        "--input",
+        "inputs",
+        type=FILE,
+        help="A .npy array (T, B, ...), or a file of events, instead of the task's own data.",
+    ),
+    click.option(
+        "--event-dt",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds of a step into which the events of --input are gathered.",
     ),
     click.option("--labels", type=FILE, help="A .npy array (B,) of classes that belong to --input."),
     click.option("--samples", type=click.IntRange(min=1), help="Use only the first N samples."),
@@ -123,6 +133,21 @@ def arguments_of(texts: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
+def typed(context: click.Context) -> Iterator[str]:
+    """Yield the arguments and options of a command as they were given and can be typed again."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        value, source = context.params.get(name), context.get_parameter_source(name)
+        given = value if isinstance(value, tuple) else (value,)
+        if isinstance(parameter, click.Argument):
+            yield from map(str, given)
+        elif source is click.core.ParameterSource.COMMANDLINE:
+            for each in given:
+                yield max(parameter.opts, key=len)
+                if each is not True:
+                    yield str(each)
+
+
 @click.command("compile")
 @click.argument("source", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="The .unscan file to write.")
@@ -171,6 +196,7 @@ def compile_(
     top_k: tuple[str, ...],
     passes: str | None,
     inputs: Path | None,
+    event_dt: float | None,
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -205,7 +231,13 @@ def compile_(
     if judged or calibrate or quantize:
         limit = samples or SAMPLES
         found = read_samples(
-            graph, inputs=inputs, labels=labels, data_dir=data_dir, limit=limit, training=True
+            graph,
+            inputs=inputs,
+            event_dt=event_dt,
+            labels=labels,
+            data_dir=data_dir,
+            limit=limit,
+            training=True,
         )
         x = found.x
         console.print(f"Measured on {found.description}", highlight=False)
@@ -231,6 +263,8 @@ def compile_(
         judge=judge(x) if judged and x is not None else None,
         watch=watch,
     )
+    typed_in = shlex.join(["unscan", "compile", *typed(click.get_current_context())])
+    compiled = compiled.annotate(meta={"command": typed_in})
     compiled.save(output)
     show(graph_table(compiled, f"{output}, compiled from {source}"))
     for line in compiled.history:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from unscan.compiler.pipeline import compile_graph
 from unscan.runtime.energy import Energy
+from unscan.runtime.report.words import joules, score
 from unscan.runtime.verify import AGAINST, Verification, verify
 from unscan.show import (
     console,
     counts_table,
     explain,
-    f1,
-    joules,
     neurons_line,
     progress,
     show,
@@ -90,7 +89,7 @@ def summarise(found: Verification, data: str) -> None:
                 f"{right / samples:.2%}",
                 str(right),
                 f"{row.agreement.total.spikes_b:,}",
-                f1(row.agreement.total.f1),
+                score(row.agreement.total.f1),
                 f"{len(row.agreement.ties)} of {samples}" if row.agreement.partings else "none",
                 f"{row.agreement.output_absolute:.1g}",
             )

@@ -31,6 +31,7 @@ from unscan.compiler.text import diff, feeds
 from unscan.runtime.counts import Counts
 from unscan.runtime.energy import Energy
 from unscan.runtime.quantisation import Cost
+from unscan.runtime.report.words import joules, score
 from unscan.runtime.verify import Comparison, Verification
 
 console = Console()
@@ -70,19 +71,6 @@ def show(made: Table) -> None:
     title, made.title = made.title, None
     console.print(f"\n[bold]{title}[/bold]", highlight=False)
     console.print(made)
-
-
-def joules(value: float) -> str:
-    """Return an energy with its unit."""
-    for unit, size in (("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6), ("nJ", 1e-9)):
-        if value >= size:
-            return f"{value / size:.4g} {unit}"
-    return f"{value / 1e-12:.4g} pJ"
-
-
-def f1(value: float) -> str:
-    """Return an F1 so that only an exact one reads 1."""
-    return "1" if value == 1 else "silent" if value != value else f"{min(value, 0.999999):.6f}"
 
 
 def settings(graph: Graph, name: str) -> str:
@@ -198,7 +186,7 @@ def verify_table(found: Verification, title: str) -> Table:
             str(row.precision),
             f"{total.spikes_a:,}",
             f"{total.spikes_b:,}",
-            f1(total.f1),
+            score(total.f1),
             str(len(row.agreement.partings)),
             str(len(row.agreement.ties)),
             str(row.agreement.near),
@@ -224,9 +212,9 @@ def layers_table(row: Comparison, title: str) -> Table:
             f"{layer.spikes_a:,}",
             f"{layer.spikes_b:,}",
             f"{layer.both:,}",
-            f1(layer.precision),
-            f1(layer.recall),
-            f1(layer.f1),
+            score(layer.precision),
+            score(layer.recall),
+            score(layer.f1),
             f"{layer.equality:.4%}",
             f"{layer.silence:.2%}",
             f"{layer.membrane_absolute:.2g}",
@@ -245,7 +233,7 @@ def rounding_table(cost: Cost) -> Table:
         made.add_row(
             name,
             f"{layer.fired[0].size:,}",
-            f1(layer.agreement.f1),
+            score(layer.agreement.f1),
             "{:.2%} -> {:.2%}".format(*layer.rates),
             "{:,} -> {:,}".format(*layer.dead),
             "{:,} -> {:,}".format(*layer.always),
@@ -382,7 +370,7 @@ def stages_table(stages: Sequence[Stage], *, timed: bool, judged: bool) -> Table
         if judged and (change := stage.change) is not None:
             row += [
                 change.verdict,
-                f1(change.f1),
+                score(change.f1),
                 f"{change.apart} of {change.samples}",
                 f"{change.membranes:.2g}",
                 f"{change.outputs:.2g}",

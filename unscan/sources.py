@@ -139,12 +139,14 @@ def read_samples(
     labels: Path | None,
     data_dir: Path | None,
     limit: int | None,
+    event_dt: float | None = None,
     training: bool = False,
 ) -> Samples:
     """Return what a graph is run on: arrays from files, or else a part of the task it was trained on.
 
-    Indices may stand in an array (T, B). The part is that for tests, or with `training` that for training, on which
-    thresholds may be moved.
+    Indices may stand in an array (T, B). With `event_dt` the file holds events, which are gathered in steps of so many
+    seconds (see `unscan.runtime.events`); what that merged or left out stands in the description. The part is that for
+    tests, or with `training` that for training, on which thresholds may be moved.
     Of a task that asks for answers at its steps there are no labels: their accuracy is measured in training alone.
 
     Raises:
@@ -152,7 +154,15 @@ def read_samples(
     """
     if inputs is None and labels is not None:
         raise InvalidInput("Got --labels without --input; give the inputs that they belong to, too.")
-    if inputs is not None:
+    if event_dt is not None:
+        if inputs is None:
+            raise InvalidInput("Got --event-dt without --input; give the file of events, too.")
+        from unscan.runtime.events import binned, binning, read
+
+        x, tally = binned(read(inputs), binning(graph, event_dt))
+        y = None if labels is None else read_array(labels)
+        found = Samples(x, y, f"{inputs} in steps of {event_dt:g} s: {tally}")
+    elif inputs is not None:
         x = read_array(inputs)
         (entry,) = graph.of(Input)
         if graph.signals[entry].kind is Kind.INDEX and x.ndim == 2:
@@ -172,6 +182,11 @@ def read_array(path: Path) -> Array:
     """Return the array in a `.npy` file."""
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}; give a .npy file with an array (T, B, ...).")
+    if path.suffix != ".npy":
+        raise InvalidInput(
+            f"{path} is no .npy file; save an array (T, B, ...) with numpy.save, or say with --event-dt that it holds "
+            "events."
+        )
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as fault:

@@ -1,0 +1,94 @@
+"""Events in HDF5 files: events/{t,x,y,p} of one recording, or spikes/{times,units} of many, as in SHD and SSC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from unscan.compiler.errors import DamagedFile, InvalidInput, MissingDependency
+from unscan.compiler.ir import Array
+from unscan.runtime.events.events import NAMES, Events
+from unscan.runtime.events.files import Asked, cut, unasked
+
+
+def parts(path: Path, asked: Asked) -> Iterator[Events]:
+    """Read an HDF5 file part after part; see `files.chunks`."""
+    with suppress(ModuleNotFoundError):
+        import_module("hdf5plugin")  # its filters are known to h5py from then on
+    try:
+        file = h5py.File(path)
+    except OSError as fault:
+        raise DamagedFile(f"{path} is not a complete HDF5 file ({fault}).") from None
+    with file:
+        try:
+            columns = found(file)
+        except (RuntimeError, KeyError, OSError) as fault:
+            raise DamagedFile(f"{path} is not a complete HDF5 file ({fault}).") from None
+        if columns is None:
+            raise InvalidInput(
+                f"{path} holds {', '.join(map(str, file)) or 'nothing'}; wanted events/{{t,x,y,p}} or "
+                "spikes/{times,units}."
+            )
+        yield from (many if ragged(columns) else one)(path, asked, columns)
+
+
+def found(file: Any) -> dict[str, Any] | None:
+    """Return the columns of the group that holds events, or of the file itself."""
+    for group in (file.get("events"), file.get("spikes"), file):
+        if isinstance(group, h5py.Dataset) and group.dtype.names:
+            return {"": group}
+        if isinstance(group, h5py.Group):
+            held = {name: each for name, each in group.items() if isinstance(each, h5py.Dataset)}
+            if any(name.lower() in NAMES["t"] for name in held):
+                known = {word for words in NAMES.values() for word in words}
+                return {name: each for name, each in held.items() if name.lower() in known}
+    return None
+
+
+def ragged(columns: dict[str, Any]) -> bool:
+    """Say whether each row is the list of one recording."""
+    return all(h5py.check_vlen_dtype(column.dtype) is not None for column in columns.values())
+
+
+def one(path: Path, asked: Asked, columns: dict[str, Any]) -> Iterator[Events]:
+    """Read the one recording of a file."""
+    unasked(path, asked, "sample")
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DamagedFile(
+            f"{path} has columns of different lengths, {lengths}: it is truncated, or something else."
+        )
+    for first in range(0, max(1, *lengths.values()), asked.size):
+        here = slice(first, first + asked.size)
+        part = {name: loaded(path, column, here) for name, column in columns.items()}
+        listed = part.get("", part)
+        yield Events.of(listed, tick=asked.tick, sensor=asked.sensor, source=str(path))
+
+
+def many(path: Path, asked: Asked, columns: dict[str, Any]) -> Iterator[Events]:
+    """Read one of the recordings of a file."""
+    count = min(map(len, columns.values()))
+    if asked.sample is None or not 0 <= asked.sample < count:
+        got = "nothing said which" if asked.sample is None else f"got {asked.sample}"
+        raise InvalidInput(f"{path} holds {count} recordings, and {got}; give sample=0 to {count - 1}.")
+    held = {name: loaded(path, column, asked.sample) for name, column in columns.items()}
+    source = f"{path}, recording {asked.sample}"
+    yield from cut(Events.of(held, tick=asked.tick, sensor=asked.sensor, source=source), asked.size)
+
+
+def loaded(path: Path, column: Any, where: slice | int) -> Array:
+    """Read a part of a column."""
+    try:
+        return np.asarray(column[where])
+    except (OSError, RuntimeError, ValueError) as fault:
+        if "filter" not in str(fault) and "plugin" not in str(fault):
+            raise DamagedFile(f"{path} is damaged at {column.name}: {fault}.") from None
+        raise MissingDependency(
+            f"{path} is compressed by a filter that h5py does not have ({fault}): pip install hdf5plugin."
+        ) from None
