@@ -13,5 +13,6 @@ BENCHMARKS = {
     "scale": "a SpikingSSM of 75 M parameters traced, compiled, saved and loaded: seconds and memory",
     "memory_inference": "a step of a sparse matrix memory: event by event, onnxruntime, torch",
     "c_inference": "a network of whole numbers in C: gcc, the event executor, onnxruntime",
+    "stream": "a sensor's loop: a step of a stream, beside the executors' own",
     "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch",
 }
