@@ -6,7 +6,7 @@ is a spike, MAC where it carries a number. The updates of states are counted apa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
 from math import prod
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.errors import Unsupported
-from unscan.compiler.ir import Array, Kind, Node, Signal
+from unscan.compiler.ir import Array, Kind, Node
 from unscan.compiler.nodes import (
     GLU,
     Activation,
@@ -58,7 +58,7 @@ from unscan.compiler.nodes import (
     Threshold,
     TopK,
 )
-from unscan.compiler.nodes.convolution import Window
+from unscan.runtime.work import Work, reached
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ class Operations:
         updates: state updates by kind. decay, integrate, compare, reset, adapt: of neurons; write, erase, read,
             rescale: of memories; ssm: of state-space modes; bias, scale, norm, activation, product, pool, top-k, join.
         weight_reads: weights fetched by ACs, MACs and elementwise work.
-        state_accesses: states read and written.
+        state_reads, state_writes: numbers of states fetched, and stored.
+        neurons: updates of whole neurons, or entries of memories: neurons x steps x samples of a node with membranes.
+        events_in: spikes, or numbers that are not zero, that arrived at its ports.
+        events_out: those that it sent. In all, what a node sends is one event out, and one in for each that reads it.
     """
 
     acs: int = 0
@@ -84,7 +87,11 @@ class Operations:
     slots: int = 0
     updates: Mapping[str, int] = field(default_factory=dict)
     weight_reads: int = 0
-    state_accesses: int = 0
+    state_reads: int = 0
+    state_writes: int = 0
+    neurons: int = 0
+    events_in: int = 0
+    events_out: int = 0
 
     def __add__(self, other: Operations) -> Operations:
         kinds = [*self.updates, *(kind for kind in other.updates if kind not in self.updates)]
@@ -101,39 +108,24 @@ class Operations:
         """Spikes per neuron and step; nan where nothing spikes."""
         return self.spikes / self.slots if self.slots else float("nan")
 
+    @property
+    def state_accesses(self) -> int:
+        """States read and written."""
+        return self.state_reads + self.state_writes
+
+    def each(self, change: Callable[[Any], Any]) -> Operations:
+        """Return the operations with every number changed."""
+        numbers = {
+            name: change(getattr(self, name)) for name in self.__dataclass_fields__ if name != "updates"
+        }
+        return Operations(**numbers, updates={kind: change(n) for kind, n in self.updates.items()})
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
             "updates": dict(self.updates),
             "rate": self.rate if self.slots else None,
         }
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a node had to do.
-
-    Attributes:
-        sources: port -> for each edge into it its signal, and the events of each neuron behind it.
-        sent: how often its own neurons sent something.
-        slots: its neurons x steps x samples.
-        turns: steps x samples.
-        tallies: what events do not tell.
-    """
-
-    sources: Mapping[str, list[tuple[Signal, Array]]]
-    sent: int
-    slots: int
-    turns: int
-    tallies: Mapping[str, int]
-
-    def shape(self, port: str) -> tuple[int, ...]:
-        """Return what arrives at a port at one step."""
-        return self.sources[port][0][0].shape
-
-    def arrived(self, port: str = "x") -> int:
-        """Return how many events arrived at a port."""
-        return sum(int(events.sum()) for _, events in self.sources[port])
 
 
 @singledispatch
@@ -144,8 +136,10 @@ def cost(node: Node, work: Work) -> Operations:
 
 def synaptic(work: Work, fan_out: Array, dense: int, bias: Array | None) -> Operations:
     """Return the operations of weights: fan_out nonzero ones leave each input, and each output has `dense` in all."""
-    met = [(signal.kind is Kind.SPIKE, int((events * fan_out).sum())) for signal, events in work.sources["x"]]
-    acs, macs = (sum(n for spiking, n in met if spiking is wanted) for wanted in (True, False))
+    met = work.met(fan_out)
+    acs, macs = (
+        sum(n for signal, n in met if (signal.kind is Kind.SPIKE) is spikes) for spikes in (True, False)
+    )
     return Operations(
         acs=acs,
         macs=macs,
@@ -155,19 +149,18 @@ def synaptic(work: Work, fan_out: Array, dense: int, bias: Array | None) -> Oper
     )
 
 
-@cost.register
-def _(node: Linear, work: Work) -> Operations:
-    return synaptic(work, np.count_nonzero(node.weight, axis=0), node.weight.shape[1], node.bias)
-
-
-@cost.register
-def _(node: Convolution, work: Work) -> Operations:
+def fan_out(node: Linear | Convolution, shape: tuple[int, ...]) -> Array:
+    """Return how many nonzero weights leave each number of an input (...)."""
+    if isinstance(node, Linear):
+        return np.asarray(np.count_nonzero(node.weight, axis=0))
     assert isinstance(node.dilation, tuple)
-    each = np.concatenate(
-        [np.count_nonzero(part, axis=0) for part in np.split(node.weight, node.groups)]
-    )  # (in, *kernel)
-    fan_out = reached(node, work.shape("x"), each, node.dilation)
-    return synaptic(work, fan_out, prod(node.weight.shape[1:]), node.bias)
+    each = [np.count_nonzero(part, axis=0) for part in np.split(node.weight, node.groups)]
+    return reached(node, shape, np.concatenate(each), node.dilation)  # each: (in, *kernel)
+
+
+@cost.register
+def _(node: Linear | Convolution, work: Work) -> Operations:
+    return synaptic(work, fan_out(node, work.shape("x")), prod(node.weight.shape[1:]), node.bias)
 
 
 @cost.register
@@ -175,7 +168,7 @@ def _(node: Pool2d, work: Work) -> Operations:
     assert isinstance(node.kernel, tuple)
     shape = work.shape("x")
     windows = reached(node, shape, np.ones((shape[0], *node.kernel), np.int64), (1, 1))
-    met = sum(int((events * windows).sum()) for _, events in work.sources["x"])
+    met = sum(n for _, n in work.met(windows))
     return Operations(updates={"pool": met, **({"scale": work.sent} if isinstance(node, AvgPool2d) else {})})
 
 
@@ -185,23 +178,6 @@ def _(node: MaxPool2d, work: Work) -> Operations:
     shape = work.shape("x")
     compared = int(reached(node, shape, np.ones((shape[0], *node.kernel), np.int64), (1, 1)).sum())
     return Operations(updates={"pool": compared * work.turns})
-
-
-def reached(node: Window, shape: tuple[int, ...], each: Array, dilation: tuple[int, ...]) -> Array:
-    """Return for each number of an image (C, *space) how many weights it meets, of `each` (C, *kernel) in a window."""
-    assert isinstance(node.padding, tuple)
-    assert isinstance(node.stride, tuple)
-    covered = tuple(d * (k - 1) + 1 for d, k in zip(dilation, each.shape[1:], strict=True))
-    places = node.places(covered, Signal(Kind.REAL, shape))
-    before, behind = node.padding[: node.axes], node.padding[node.axes :]
-    around = [n + a + b for n, a, b in zip(shape[1:], before, behind, strict=True)]
-    found = np.zeros((shape[0], *around), np.int64)
-    for offset in np.ndindex(*each.shape[1:]):
-        first = [i * d for i, d in zip(offset, dilation, strict=True)]
-        hit = tuple(slice(f, f + s * p, s) for f, s, p in zip(first, node.stride, places, strict=True))
-        found[(slice(None), *hit)] += each[(slice(None), *offset)].reshape(-1, *(1,) * node.axes)
-    inside = tuple(slice(a, a + n) for a, n in zip(before, shape[1:], strict=True))
-    return found[(slice(None), *inside)]
 
 
 @cost.register
@@ -252,12 +228,12 @@ def _(node: TopK, work: Work) -> Operations:
 
 @cost.register
 def _(node: Delay, work: Work) -> Operations:
-    return Operations(state_accesses=2 * work.arrived())
+    return Operations(state_reads=work.arrived(), state_writes=work.arrived())
 
 
 @cost.register
 def _(node: Threshold, work: Work) -> Operations:
-    return Operations(spikes=work.sent, slots=work.slots, updates={"compare": work.slots})
+    return Operations(spikes=work.sent, slots=work.slots, neurons=work.slots, updates={"compare": work.slots})
 
 
 @cost.register
@@ -265,7 +241,7 @@ def _(node: Leaky, work: Work) -> Operations:
     updates = {"decay": work.slots, "integrate": work.slots}
     if node.gain != "1":
         updates["scale"] = work.slots
-    return Operations(updates=updates, state_accesses=2 * work.slots)
+    return Operations(neurons=work.slots, updates=updates, state_reads=work.slots, state_writes=work.slots)
 
 
 @cost.register
@@ -279,14 +255,14 @@ def _(node: Spiking, work: Work) -> Operations:
 def _(node: Cuba, work: Work) -> Operations:
     current = {"decay": work.slots, "integrate": work.slots}
     behind = cost.dispatch(Spiking)(node, work)
-    return behind + Operations(updates=current, state_accesses=2 * work.slots)
+    return behind + Operations(updates=current, state_reads=work.slots, state_writes=work.slots)
 
 
 @cost.register
 def _(node: Adaptive, work: Work) -> Operations:
     tiring = {"decay": work.slots, "adapt": work.slots}
     behind = cost.dispatch(Spiking)(node, work)
-    return behind + Operations(updates=tiring, state_accesses=2 * work.slots)
+    return behind + Operations(updates=tiring, state_reads=work.slots, state_writes=work.slots)
 
 
 @cost.register
@@ -295,7 +271,11 @@ def _(node: LIFAnnealed, work: Work) -> Operations:
     each = {"decay": rounds * work.slots, "reset": rounds * work.slots, "compare": rounds * work.slots}
     behind = cost.dispatch(Leaky)(node, work)
     return behind + Operations(
-        spikes=work.sent, slots=work.slots, updates=each, state_accesses=2 * rounds * work.slots
+        spikes=work.sent,
+        slots=work.slots,
+        updates=each,
+        state_reads=rounds * work.slots,
+        state_writes=rounds * work.slots,
     )
 
 
@@ -305,8 +285,10 @@ def _(node: LIFSurrogate, work: Work) -> Operations:
     return Operations(
         spikes=work.sent,
         slots=work.slots,
+        neurons=work.slots,
         updates={"norm": macs * work.slots, "compare": work.slots},
-        state_accesses=(node.temporal.shape[1] + 1) * work.slots,
+        state_reads=node.temporal.shape[1] * work.slots,
+        state_writes=work.slots,
     )
 
 
@@ -329,11 +311,14 @@ def _(node: Memory, work: Work) -> Operations:
             "compare": writes + fired,
             "rescale": rescaled,
         }
-        accesses = 2 * (writes + rescaled + accumulators * work.turns) + fired
+        stored = writes + rescaled + accumulators * work.turns
+        looked = stored + fired
     else:
         updates |= {"decay": entries, "compare": entries}
-        accesses = 2 * entries
-    return Operations(spikes=fired, slots=entries, updates=updates, state_accesses=accesses)
+        stored = looked = entries
+    return Operations(
+        spikes=fired, slots=entries, neurons=entries, updates=updates, state_reads=looked, state_writes=stored
+    )
 
 
 @cost.register
@@ -343,7 +328,8 @@ def _(node: Diagonal | IntegerSSM, work: Work) -> Operations:
     return Operations(
         updates={"ssm": (6 * modes + 1) * work.slots},
         weight_reads=(4 * modes + 1) * work.slots,
-        state_accesses=4 * modes * work.slots,
+        state_reads=2 * modes * work.slots,
+        state_writes=2 * modes * work.slots,
     )
 
 
@@ -367,7 +353,7 @@ def _(node: IntegerLeaky, work: Work) -> Operations:
     updates = {"decay": work.slots, "integrate": work.slots}
     if node.bias is not None:
         updates["bias"] = work.slots
-    return Operations(updates=updates, state_accesses=2 * work.slots)
+    return Operations(neurons=work.slots, updates=updates, state_reads=work.slots, state_writes=work.slots)
 
 
 @cost.register
@@ -381,7 +367,7 @@ def _(node: IntegerLIF, work: Work) -> Operations:
 def _(node: IntegerCubaLIF, work: Work) -> Operations:
     current = {"decay": work.slots, "integrate": work.slots}
     behind = cost.dispatch(IntegerLIF)(node, work)
-    return behind + Operations(updates=current, state_accesses=2 * work.slots)
+    return behind + Operations(updates=current, state_reads=work.slots, state_writes=work.slots)
 
 
 @cost.register
@@ -391,7 +377,14 @@ def _(node: IntegerMemory, work: Work) -> Operations:
     updates = {"write": writes, "read": fired * (node.queries or 0), "decay": entries, "compare": entries}
     if node.reset != "none":
         updates["reset"] = fired
-    return Operations(spikes=fired, slots=entries, updates=updates, state_accesses=2 * entries)
+    return Operations(
+        spikes=fired,
+        slots=entries,
+        neurons=entries,
+        updates=updates,
+        state_reads=entries,
+        state_writes=entries,
+    )
 
 
 @cost.register

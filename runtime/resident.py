@@ -137,7 +137,8 @@ class EventLoop:
             name: place.of(space.totals.copy()).reshape(place.shape)
             for name, place in program.counters.items()
         }
-        return Counts(self._runner.graph, events, self._steps, self._batch, tallies)
+        peaks = program.peaks(space.peaks)
+        return Counts(self._runner.graph, events, self._steps, self._batch, tallies, peaks)
 
 
 BYTES, DOUBLES = np.dtype(np.uint8), np.dtype(np.float64)

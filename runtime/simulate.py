@@ -13,7 +13,7 @@ from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Array, Graph
 from unscan.compiler.nodes import Input
 from unscan.runtime.batches import RECORDED_BYTES, batches
-from unscan.runtime.counts import Counts, tallied
+from unscan.runtime.counts import Counts
 from unscan.runtime.energy import Energy
 from unscan.runtime.executors import executor
 from unscan.runtime.executors.base import Execution, Executor, State, check_input
@@ -196,22 +196,9 @@ def joined(arrays: list[Array], axis: int) -> Array:
 
 def after(first: Counts | None, second: Counts | None) -> Counts | None:
     """Join the counts of one sequence cut in two."""
-    return added(first, second, later=True)
+    return None if first is None or second is None else first.then(second)
 
 
 def beside(first: Counts | None, second: Counts | None) -> Counts | None:
     """Join the counts of equally long sequences."""
-    return added(first, second, later=False)
-
-
-def added(first: Counts | None, second: Counts | None, *, later: bool) -> Counts | None:
-    """Add two counts, the second of later steps of the same samples, or of other samples of the same steps."""
-    if first is None or second is None:
-        return None
-    return Counts(
-        first.graph,
-        {name: first.events[name] + second.events[name] for name in first.events},
-        first.steps + second.steps if later else first.steps,
-        first.samples if later else first.samples + second.samples,
-        tallied(first.tallies, second.tallies),
-    )
+    return None if first is None or second is None else first.beside(second)

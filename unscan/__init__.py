@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unscan.compiler.frontends.trace import trace
     from unscan.compiler.ir import Graph
     from unscan.compiler.storage import load
+    from unscan.runtime import energy
     from unscan.runtime.judge import compile_on as compile
     from unscan.runtime.simulate import simulate, simulate_stream
     from unscan.runtime.stream import Stream
@@ -28,6 +29,7 @@ _PUBLIC = {
     "Stream": ("unscan.runtime.stream", "Stream"),
     "UnscanError": ("unscan.compiler.errors", "UnscanError"),
     "compile": ("unscan.runtime.judge", "compile_on"),
+    "energy": ("unscan.runtime.energy", ""),
     "export": ("unscan.targets", "export"),
     "load": ("unscan.compiler.storage", "load"),
     "read_nir": ("unscan.compiler.frontends.nir", "read_nir"),
@@ -42,6 +44,7 @@ __all__ = [
     "Stream",
     "UnscanError",
     "compile",
+    "energy",
     "export",
     "load",
     "read_nir",
@@ -57,5 +60,6 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'unscan' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
-    value = globals()[name] = getattr(import_module(module), attribute)
+    found = import_module(module)
+    value = globals()[name] = getattr(found, attribute) if attribute else found
     return value

@@ -60,7 +60,12 @@ def demo(out: Path) -> None:
 @click.option(
     "--executor", "using", default="event", show_default=True, help="`unscan executors` lists them."
 )
-@click.option("--energy", "energy_name", default=None, help="Energy table; `unscan energies` lists them.")
+@click.option(
+    "--energy",
+    "energy_name",
+    default=None,
+    help="Energy table: a name, `unscan energies` lists them, or a YAML file.",
+)
 @click.option(
     "--output", type=FILE, help="Also write outputs, spikes, membranes and final state to this .npz file."
 )
@@ -83,9 +88,10 @@ def simulate(
 
     from unscan.compiler.storage import writing
     from unscan.runtime.decision import accuracy
-    from unscan.runtime.energy import DEFAULT, Energy, find
+    from unscan.runtime.energy import DEFAULT, Energy, break_even, find
     from unscan.runtime.simulate import simulate
     from unscan.show import (
+        break_even_table,
         console,
         counts_table,
         energy_table,
@@ -94,6 +100,7 @@ def simulate(
         saturated,
         saturation_lines,
         show,
+        traffic_table,
         write_json,
     )
     from unscan.sources import read_graph, read_samples
@@ -126,8 +133,16 @@ def simulate(
     else:
         energy = Energy.of(run.counts, energies.name)
         show(counts_table(run.counts, f"Operations over {count} samples of {data.x.shape[0]} steps"))
+        show(traffic_table(run.counts, "What travels and what is fetched"))
         show(energy_table(energy, count))
-        document |= {"counts": run.counts.to_json(), "energy": energy.to_json()}
+        show(break_even_table(run.counts, energies.name))
+        each, whole = break_even(run.counts, energies)
+        rates = {name: found.to_json() for name, found in each.items()} | {"in all": whole.to_json()}
+        document |= {
+            "counts": run.counts.to_json(samples=True),
+            "energy": energy.to_json(),
+            "break_even": rates,
+        }
         if graph.integer:
             lost = saturated(run.counts)
             document["saturated"] = lost

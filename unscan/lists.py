@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from unscan.runtime.energy_tables import Table
 
 
 @click.command()
@@ -86,15 +89,19 @@ def tasks() -> None:
     listing("Tasks", {name: first_line(loader()) for name, loader in TASKS.items()})
 
 
+def told(table: Table) -> str:
+    """Return the numbers of an energy table, and where they are from."""
+    neuron = f", update of a neuron {table.neuron}" if table.neuron else ""
+    numbers = f"add {table.add}, multiply {table.multiply}, memory access {table.memory}{neuron}"
+    return ". ".join(part.rstrip(".") for part in (numbers, table.source, table.note) if part)
+
+
 @click.command()
 def energies() -> None:
     """List the energy tables."""
     from unscan.runtime.energy import TABLES
 
-    listing(
-        "Energy tables, in pJ",
-        {n: f"add {t.add}, multiply {t.multiply}, memory access {t.memory}" for n, t in TABLES.items()},
-    )
+    listing("Energy tables, in pJ", {name: told(table) for name, table in TABLES.items()})
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

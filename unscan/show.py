@@ -29,7 +29,7 @@ from unscan.compiler.pipeline import Stage
 from unscan.compiler.storage import writing
 from unscan.compiler.text import diff, feeds
 from unscan.runtime.counts import Counts
-from unscan.runtime.energy import Energy
+from unscan.runtime.energy import Energy, break_even
 from unscan.runtime.quantisation import Cost
 from unscan.runtime.report.words import joules, score
 from unscan.runtime.verify import Comparison, Verification
@@ -156,6 +156,45 @@ def counts_table(counts: Counts, title: str) -> Table:
     return made
 
 
+def traffic_table(counts: Counts, title: str) -> Table:
+    """Return what travels and what is fetched, by node and in all: events, peaks, zeros, weights and states."""
+    numbers = "events in,events out,peak,zeros sent,0 weights,weights read,states read,written"
+    made = table(title, "node", *numbers.split(","), numbers=numbers)
+    peaks = {} if counts.peaks is None else counts.peaks.nodes
+    whole = "" if counts.peaks is None else f"{counts.peaks.graph:,}"
+    for name, done in [*counts.by_node.items(), ("in all", counts.total)]:
+        sent, weights = counts.activation_sparsity.get(name), counts.weight_sparsity.get(name)
+        made.add_row(
+            name,
+            f"{done.events_in:,}",
+            f"{done.events_out:,}",
+            whole if name == "in all" else f"{peaks[name]:,}" if name in peaks else "",
+            "" if sent is None else f"{sent:.2%}",
+            "" if weights is None else f"{weights:.2%}",
+            f"{done.weight_reads:,}",
+            f"{done.state_reads:,}",
+            f"{done.state_writes:,}",
+        )
+    return made
+
+
+def break_even_table(counts: Counts, energy: str) -> Table:
+    """Return the rates of inputs at which events cost as much as the dense network's products, by node and in all."""
+    made = table(
+        f"Break-even, by {energy}: dense work pays where inputs are more often not 0", "node", "inputs not 0",
+        "without memory", "with memory", numbers="inputs not 0,without memory,with memory",
+    )  # fmt: skip
+    nodes, whole = break_even(counts, energy)
+    for name, found in [*nodes.items(), ("in all", whole)]:
+        made.add_row(name, *(share_of(rate) for rate in (found.rate, found.compute, found.memory)))
+    return made
+
+
+def share_of(rate: float) -> str:
+    """Return a rate in per cent; one that no input reaches reads so."""
+    return "always cheaper" if rate > 1 else f"{rate:.2%}"
+
+
 def energy_table(energy: Energy, samples: int) -> Table:
     """Return modelled energy for each sample, beside the dense network's."""
     made = table(
@@ -164,6 +203,7 @@ def energy_table(energy: Energy, samples: int) -> Table:
     )  # fmt: skip
     made.add_row("synaptic operations", joules(energy.synaptic / samples), joules(energy.dense / samples))
     made.add_row("state updates", joules(energy.updates / samples), "")
+    made.add_row("without memory", joules(energy.compute / samples), joules(energy.dense / samples))
     made.add_row("memory accesses", joules(energy.memory / samples), joules(energy.dense_memory / samples))
     made.add_row(
         "in all", joules(energy.total / samples), joules((energy.dense + energy.dense_memory) / samples)

@@ -32,9 +32,9 @@ def shifted(x: Array, shift: Array | int) -> Array:
     return np.floor(x / 2.0 ** np.asarray(shift, np.float64) + 0.5)
 
 
-def lost(before: Array, after: Array) -> int:
-    """Return how many numbers a format could not hold."""
-    return int(np.count_nonzero(before != after))
+def lost(before: Array, after: Array) -> Array:
+    """Return how many numbers of each sample (B, ...) a format could not hold."""
+    return np.asarray((before != after).reshape(len(before), -1).sum(axis=1))
 
 
 @step.register
@@ -70,14 +70,14 @@ def _(node: IntegerGLU, state: State, x: Array) -> Stepped:
     return Stepped(held, tallies={"saturated": lost(y, held)})
 
 
-def limited(node: IntegerLeaky, current: Array) -> tuple[Array, int]:
+def limited(node: IntegerLeaky, current: Array) -> tuple[Array, Array]:
     """Return a current as its bits hold it, wrapped or saturated, and how many numbers that changed."""
     width = Fixed(node.bits)
     held = width.wrapped(current) if node.wraps else width.saturated(current)
     return held, lost(current, held)
 
 
-def driven(node: IntegerLeaky, current: Array, u: Array, drop: Array | float = 0.0) -> tuple[Array, int]:
+def driven(node: IntegerLeaky, current: Array, u: Array, drop: Array | float = 0.0) -> tuple[Array, Array]:
     """Return sat(fade(beta, u) + current + bias - drop), and how many numbers saturated."""
     bias = 0.0 if node.bias is None else double(node.bias)
     reached = fade(double(node.beta), u, node.decay_bits) + current + bias - drop
@@ -104,7 +104,7 @@ def _(node: IntegerCubaLIF, state: State, x: Array) -> Stepped:
     return fired(node, current, state["u"], {"i": current}, wide)
 
 
-def fired(node: IntegerLIF, current: Array, u: Array, rest: State, wide: int) -> Stepped:
+def fired(node: IntegerLIF, current: Array, u: Array, rest: State, wide: Array) -> Stepped:
     """Return the step of a LIF that a current drives."""
     theta = double(node.threshold)
     if node.phase == "now":
@@ -144,7 +144,7 @@ def _(node: IntegerSSM, state: State, x: Array) -> Stepped:
 
 @step.register
 def _(node: IntegerMemory, state: State, v: Array, k: Array, alpha: Array, q: Array | None = None) -> Stepped:
-    written = int(np.count_nonzero(v, axis=1) @ np.count_nonzero(k, axis=1))
+    written = np.count_nonzero(v, axis=1) * np.count_nonzero(k, axis=1)
     reached = fade(alpha[:, None, :], state["S"], node.decay_bits)
     reached = reached + v[:, :, None] * k[:, None, :] * 2.0**node.shift
     S = Fixed(node.bits).saturated(reached)
@@ -152,5 +152,5 @@ def _(node: IntegerMemory, state: State, v: Array, k: Array, alpha: Array, q: Ar
     Z = theta < S
     value = Z.astype(np.float64) if q is None else Z @ q.reshape(len(q), S.shape[2], -1)
     kept = S - theta * Z if node.reset == "subtract" else S * ~Z if node.reset == "zero" else S
-    tallies = {"writes": written, "fired": int(np.count_nonzero(Z)), "saturated": lost(reached, S)}
+    tallies = {"writes": written, "fired": np.count_nonzero(Z, axis=(1, 2)), "saturated": lost(reached, S)}
     return Stepped(value.reshape(len(S), -1), {"S": kept}, S, Z, tallies)

@@ -19,7 +19,7 @@ from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Dialect, Graph, Kind
 from unscan.compiler.nodes import SPIKING, Input, IntegerMemory, StoredMemory
 from unscan.compiler.spec import check
-from unscan.runtime.counts import Counts
+from unscan.runtime.counts import Tallying
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.targets.onnx import Form, build
 from unscan.targets.onnx_step import computes_whole
@@ -100,6 +100,11 @@ def entering(of: ort.InferenceSession) -> dict[str, np.dtype[Any]]:
     }
 
 
+def apart(numbers: Array) -> Array:
+    """Return the sum of what each sample tallied in a step, (B, ...) -> (B,)."""
+    return np.asarray(numbers.reshape(len(numbers), -1).sum(axis=1, dtype=np.int64))
+
+
 class _Onnx:
     """What both forms share: the graph, and one session each for recorded and unrecorded runs."""
 
@@ -135,28 +140,34 @@ class _Onnx:
         if not record:
             return Execution(outputs=given["y"], spikes={}, membranes={}, state=state, counts=None)
         graph = self.graph
-        events = {}
-        for name in graph.order:
-            key = next(key for what in ("value", "spikes", "membrane") if (key := f"{name}.{what}") in given)
-            events[name] = np.count_nonzero(given[key], axis=(0, 1))
+        sent = {
+            name: next(
+                given[key] for what in ("value", "spikes", "membrane") if (key := f"{name}.{what}") in given
+            )
+            for name in graph.order
+        }
         spikes = {name: given[f"{name}.spikes"] > 0 for name in graph.of(*SPIKING)}
-        tallies: dict[str, dict[str, int]] = {}
-        for name, node in graph.nodes.items():
-            tallied = {
-                what: int(given[f"{name}.{what}"].sum(dtype=np.int64))
-                for what in TALLIES
-                if f"{name}.{what}" in given
-            }
-            if isinstance(node, StoredMemory | IntegerMemory):
-                tallied["fired"] = int(np.count_nonzero(spikes[name]))
-            if tallied:
-                tallies[name] = tallied
+        tallied = {
+            name: {what: given[key] for what in TALLIES if (key := f"{name}.{what}") in given}
+            for name in graph.nodes
+        }
+        for name in graph.of(StoredMemory, IntegerMemory):
+            tallied[name]["fired"] = spikes[name]
+        tallying = Tallying(graph, x.shape[1])
+        for t in range(len(x)):
+            tallying.add(
+                {name: value[t] for name, value in sent.items()},
+                {
+                    name: {what: apart(value[t]) for what, value in kinds.items()}
+                    for name, kinds in tallied.items()
+                },
+            )
         return Execution(
             outputs=given["y"],
             spikes=spikes,
             membranes={name: given[f"{name}.membrane"] for name in graph.membranes()},
             state=state,
-            counts=Counts(graph, events, steps=x.shape[0], samples=x.shape[1], tallies=tallies),
+            counts=tallying.counts(steps=len(x)),
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from unscan.compiler.ir import Array, Graph
 from unscan.compiler.nodes import SPIKING, Delay, Output
 from unscan.compiler.spec import check
-from unscan.runtime.counts import Counts, Tallies, tallied
+from unscan.runtime.counts import Tallying
 from unscan.runtime.executors import integer_steps, steps
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.runtime.executors.steps import Stepped, delayed, remembered, step
@@ -35,14 +35,14 @@ class Reference:
         outputs: list[Array] = []
         spikes: dict[str, list[Array]] = {name: [] for name in self.graph.of(*SPIKING) if record}
         membranes: dict[str, list[Array]] = {name: [] for name in self.graph.membranes() if record}
-        events = {name: np.zeros(signal.shape, np.int64) for name, signal in self.graph.signals.items()}
-        tallies: Tallies = {}
+        tallying = Tallying(self.graph, x.shape[1])
         for x_t in x:
             made, kept = self.advance(x_t, kept)
             outputs.append(made[self._output].value)
-            tallies = tallied(tallies, {name: each.tallies for name, each in made.items()})
-            for name, each in made.items():
-                events[name] += np.count_nonzero(each.value, axis=0)
+            tallying.add(
+                {name: each.value for name, each in made.items()},
+                {name: each.tallies for name, each in made.items()},
+            )
             for name, fired in spikes.items():
                 fired.append(cast(Array, made[name].spikes))
             for name, reached in membranes.items():
@@ -52,7 +52,7 @@ class Reference:
             spikes={name: np.stack(recorded) for name, recorded in spikes.items()},
             membranes={name: np.stack(recorded) for name, recorded in membranes.items()},
             state=kept,
-            counts=Counts(self.graph, events, steps=x.shape[0], samples=x.shape[1], tallies=tallies),
+            counts=tallying.counts(steps=len(x)),
         )
 
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:

@@ -65,14 +65,14 @@ class Stepped(NamedTuple):
         state: its next state.
         membrane: before the reset, where it has one.
         spikes: bool, in the membrane's shape, where it fires.
-        tallies: work that no event tells of; see `runtime.counts`.
+        tallies: work that no event tells of, (B,) each; see `runtime.counts`.
     """
 
     value: Array
     state: Mapping[str, Array] = NOTHING
     membrane: Array | None = None
     spikes: Array | None = None
-    tallies: Mapping[str, int] = NOTHING
+    tallies: Mapping[str, Array] = NOTHING
 
 
 @singledispatch
@@ -307,13 +307,13 @@ def spiking(node: Spiking | Threshold, u: Array, state: State) -> Stepped:
 
 @step.register
 def _(node: Associative, state: State, v: Array, k: Array, alpha: Array, q: Array | None = None) -> Stepped:
-    written = np.count_nonzero(v, axis=1) @ np.count_nonzero(k, axis=1)
+    written = np.count_nonzero(v, axis=1) * np.count_nonzero(k, axis=1)
     if not accumulates(node):
         S = state["S"] * alpha[:, None, :] + v[:, :, None] * k[:, None, :]
-        return remember(node, q, S, S, 1.0, {}, {"writes": int(written)})
+        return remember(node, q, S, S, 1.0, {}, {"writes": written})
     M, A, rescaled = collected(node, state, alpha)
     M = M + v[:, :, None] * (k / A)[:, None, :]
-    tallies = {"writes": int(written), "rescaled": rescaled}
+    tallies = {"writes": written, "rescaled": rescaled}
     return remember(node, q, M * A[:, None, :], M, A[:, None, :], {"A": A}, tallies)
 
 
@@ -322,7 +322,7 @@ def _(
     node: Delta, state: State, v: Array, k: Array, alpha: Array, beta: Array, q: Array | None = None
 ) -> Stepped:
     k = unit(k)
-    writes = v.shape[1] * int(np.count_nonzero(k))
+    writes = v.shape[1] * np.count_nonzero(k, axis=1)
     if not accumulates(node):
         decayed = alpha[:, :, None] * state["S"]
         w = beta * (v - (decayed @ k[:, :, None])[:, :, 0])
@@ -340,13 +340,13 @@ def accumulates(node: Memory) -> bool:
     return isinstance(node, StoredMemory) and node.decay == "scalar"
 
 
-def collected(node: Memory, state: State, alpha: Array) -> tuple[Array, Array, int]:
-    """Return M and A after the decay of a step, and how many accumulators were set back to 1."""
+def collected(node: Memory, state: State, alpha: Array) -> tuple[Array, Array, Array]:
+    """Return M and A after the decay of a step, and how many accumulators of each sample were set back to 1."""
     assert isinstance(node, StoredMemory)
     A = state["A"] * alpha
     low = node.bound > A
     M = np.where(low[:, None, :], state["M"] * A[:, None, :], state["M"])
-    return M, np.where(low, 1.0, A), int(np.count_nonzero(low & (state["A"] != 0)))
+    return M, np.where(low, 1.0, A), np.count_nonzero(low & (state["A"] != 0), axis=1)
 
 
 def remember(
@@ -356,14 +356,14 @@ def remember(
     stored: Array,
     scale: Array | float,
     rest: State,
-    tallies: dict[str, int],
+    tallies: dict[str, Array],
 ) -> Stepped:
     """Return the step of a memory that reached S = stored x scale: what is read, and what is kept after the reset."""
     fired = fires(node, S)
     value = fired.astype(np.float64) if q is None else fired @ q.reshape(len(q), S.shape[2], -1)
     kept = after_reset(node, stored, fired, scale)
     state = {("M" if accumulates(node) else "S"): kept, **rest}
-    tallies["fired"] = int(np.count_nonzero(fired))
+    tallies["fired"] = np.count_nonzero(fired, axis=(1, 2))
     return Stepped(value.reshape(len(S), -1), state, S, fired, tallies)
 
 

@@ -1,77 +1,43 @@
 """NeuroBench's harness counts the operations of the same network as we do."""
 
-import json
-
 import numpy as np
 import pytest
 
-from tests.foreign.running import run
+from tests.foreign.counted import NETWORKS, counted, driven, sparse
 from tests.targets.networks import drive, feed_forward
 from unscan.compiler.ir import Graph, Kind
-from unscan.compiler.nodes import LIF, Input, Leaky, Linear
+from unscan.compiler.nodes import Input
+from unscan.runtime.executors.event import EventDriven
 from unscan.runtime.executors.reference import Reference
 
 pytestmark = pytest.mark.slow
 
 
-def described(graph: Graph) -> tuple[list[dict], dict]:
-    layers, arrays = [], {}
-    for name in graph.order:
-        node = graph.nodes[name]
-        if isinstance(node, Linear):
-            layer = {"kind": "linear"}
-            for field, value in node.arrays():
-                layer[field] = f"{name}/{field}"
-                arrays[layer[field]] = value
-            layers.append(layer)
-        elif isinstance(node, Leaky):
-            layer = {"kind": "li", "beta": float(node.beta)}
-            if isinstance(node, LIF):
-                layer |= {"kind": "lif", "threshold": float(node.threshold), "reset": node.reset}
-            layers.append(layer)
-    return layers, arrays
-
-
-def counted(graph: Graph, x, folder) -> dict[str, int]:
-    layers, arrays = described(graph)
-    np.savez(folder / "network.npz", layers=json.dumps(layers), x=x, **arrays)
-    run("neurobench", "neurobench_counts.py", folder / "network.npz", folder / "counts.json")
-    return {name: round(value) for name, value in json.loads((folder / "counts.json").read_text()).items()}
-
-
 def agree(graph: Graph, x, folder) -> None:
     ours = Reference(graph).run(x).counts.total
-    theirs = counted(graph, x, folder)
+    theirs = counted("neurobench", graph, x, folder)
     assert theirs == {"Effective_ACs": ours.acs, "Effective_MACs": ours.macs, "Dense": ours.dense_macs}
 
 
-def sparse(graph: Graph) -> Graph:
-    """Set a third of the weights to zero: an effective operation needs a weight too."""
-    rng = np.random.default_rng(5)
-    return graph.with_nodes(
-        {
-            name: Linear(node.weight * (rng.random(node.weight.shape) > 1 / 3), node.bias)
-            for name, node in graph.nodes.items()
-            if isinstance(node, Linear)
-        }
-    )
-
-
-@pytest.mark.parametrize("reset", ["subtract", "zero"])
-def test_spiking_input_costs_acs(tmp_path, reset):
-    graph = sparse(feed_forward(reset=reset, readout=True))
-    x = drive(graph, 50, 4)
-    assert Reference(graph).run(x).counts.total.macs == 0
-    agree(graph, x, tmp_path)
-
-
-def test_real_input_costs_macs_in_the_first_layer(tmp_path):
-    graph = sparse(feed_forward(reset="subtract")).with_nodes({"in": Input((12,), kind=Kind.REAL)})
-    x = drive(graph, 50, 4) * np.random.default_rng(6).normal(size=(50, 4, 12))
-    total = Reference(graph).run(x).counts.total
-    assert total.macs > 0
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "conv and pool"])
+def test_five_networks(tmp_path, name):
+    graph = sparse(NETWORKS[name]())
+    x = driven(graph)
+    total = EventDriven(graph).run(x, record=False).counts.total
     assert total.acs > 0
+    assert (total.macs > 0) == (name == "real input")
     agree(graph, x, tmp_path)
+
+
+def test_after_a_pool_neurobench_judges_a_whole_call_by_its_values(tmp_path):
+    """Sums of spikes are numbers to us; a call that happens to hold 0 and 1 alone is spikes to NeuroBench."""
+    graph = sparse(NETWORKS["conv and pool"]())
+    x = driven(graph)
+    ours, theirs = Reference(graph).run(x).counts, counted("neurobench", graph, x, tmp_path)
+    assert theirs["Dense"] == ours.total.dense_macs
+    assert theirs["Effective_ACs"] + theirs["Effective_MACs"] == ours.total.acs + ours.total.macs
+    assert ours.total.macs == ours.by_node["conv2"].macs > 0
+    assert 0 < theirs["Effective_MACs"] <= ours.total.macs
 
 
 def test_steps_without_any_event_cost_nothing(tmp_path):
@@ -90,7 +56,14 @@ def test_where_neurobench_judges_by_values_and_we_by_kind(tmp_path):
     """A real input of 0 and 1 is spikes to NeuroBench, call by call, and numbers to us: the sum is the same."""
     graph = feed_forward(reset="subtract").with_nodes({"in": Input((12,), kind=Kind.REAL)})
     x = drive(feed_forward(), 20, 2)
-    ours, theirs = Reference(graph).run(x).counts.total, counted(graph, x, tmp_path)
+    ours, theirs = Reference(graph).run(x).counts.total, counted("neurobench", graph, x, tmp_path)
     assert theirs["Effective_MACs"] == 0
     assert ours.macs > 0
     assert theirs["Effective_ACs"] == ours.acs + ours.macs
+
+
+def test_an_inhibitory_spike_of_minus_one_is_a_number_to_us(tmp_path):
+    graph = feed_forward(reset="subtract").with_nodes({"in": Input((12,), kind=Kind.REAL)})
+    x = drive(feed_forward(), 20, 2) * np.where(np.arange(12) % 2, 1.0, -1.0)
+    ours, theirs = Reference(graph).run(x).counts.total, counted("neurobench", graph, x, tmp_path)
+    assert (theirs["Effective_MACs"], theirs["Effective_ACs"]) == (0, ours.acs + ours.macs)

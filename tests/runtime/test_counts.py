@@ -2,9 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.graphs import chain, lif, linear, sequence, two_layers
+from tests.graphs import chain, graphs, lif, linear, sequence, two_layers
 from tests.runtime.test_steps import memory_graph
+from tests.targets.networks import DEPLOYED, drive
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Edge, Graph, Kind
 from unscan.compiler.nodes import (
@@ -21,7 +24,9 @@ from unscan.compiler.nodes import (
     Scale,
 )
 from unscan.runtime.costs import Operations
-from unscan.runtime.energy import TABLES, Energy
+from unscan.runtime.counts import Counts, origins, senders
+from unscan.runtime.executors.event import EventDriven
+from unscan.runtime.executors.onnx import OnnxScan, OnnxStep
 from unscan.runtime.executors.reference import Reference
 
 
@@ -70,34 +75,6 @@ def test_state_updates_are_counted_apart():
     assert updates["norm"] == {"norm": slots}
     assert updates["f"] == {"activation": slots}
     assert updates["li"] == {"decay": slots, "integrate": slots}
-
-
-def test_the_energy_example_of_the_spiking_ssm_paper():
-    """003: 275.2 G MAC need 1.265 J; 72.66 G AC need 65.40 mJ."""
-    dense = Energy.of(Operations(macs=275_200_000_000))
-    sparse = Energy.of(Operations(acs=72_660_000_000))
-    assert round(dense.synaptic, 3) == 1.266  # 4.6 pJ x 275.2 G; the paper prints it cut off, as 1.265
-    assert f"{sparse.synaptic * 1e3:.2f}" == "65.39"
-    assert abs(dense.synaptic - 1.265) < 1e-3
-    assert abs(sparse.synaptic - 65.40e-3) < 1e-5
-
-
-def test_energy_is_counts_times_the_table():
-    done = Operations(
-        acs=10, macs=3, dense_macs=100, updates={"decay": 4, "compare": 5}, weight_reads=13, state_accesses=7
-    )
-    energy = Energy.of(done, "horowitz-45nm-int8")
-    cost = TABLES["horowitz-45nm-int8"]
-    assert energy.synaptic == pytest.approx((10 * cost.add + 3 * (cost.add + cost.multiply)) * 1e-12)
-    assert energy.updates == pytest.approx((4 * cost.multiply + 5 * cost.add) * 1e-12)
-    assert energy.memory == pytest.approx(20 * cost.memory * 1e-12)
-    assert energy.dense == pytest.approx(100 * (cost.add + cost.multiply) * 1e-12)
-    assert energy.total == pytest.approx(energy.synaptic + energy.updates + energy.memory)
-
-
-def test_an_unknown_table_lists_those_there_are():
-    with pytest.raises(InvalidInput, match="horowitz-45nm-float32"):
-        Energy.of(Operations(), "unobtainium")
 
 
 def test_a_chain_of_linears_multiplies():
@@ -170,3 +147,111 @@ def test_a_filter_counts_the_products_of_its_modes():
     done = Reference(graph).run(np.ones((5, 2, 3))).counts.by_node["ssm"]
     assert done.updates == {"ssm": 5 * 2 * 3 * 25}
     assert done.state_accesses == 5 * 2 * 3 * 16
+
+
+def told_apart(counts: Counts) -> list[dict]:
+    return [{name: done.to_json() for name, done in counts.sample(b).items()} for b in range(counts.samples)]
+
+
+def whole(graph: Graph, x) -> Counts:
+    return EventDriven(graph).run(x, record=False).counts
+
+
+@given(graphs(), st.sampled_from([1, 63, 100]), st.integers(1, 3), st.sampled_from([0.0, 0.3]))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def test_samples_of_every_graph_are_told_apart_and_sum_up(graph, steps, samples, rate):
+    x = sequence(graph, steps, samples, rate=rate)
+    counts = whole(graph, x)
+    assert sum(counts.per_sample, Operations()) == counts.total
+    for b in range(samples):
+        alone = whole(graph, x[:, b : b + 1])
+        assert alone.per_sample == [counts.per_sample[b]]
+        assert alone.by_node == counts.sample(b)
+
+
+@pytest.mark.parametrize(
+    "name", ["images-zero", "loop-of-three", "cuba-zero", "adaptive-none", "threshold", "delay"]
+)
+def test_every_counting_executor_gives_the_same_numbers(name):
+    graph = DEPLOYED[name]().astype(np.float64)
+    x = drive(graph, 63, 3)
+    truth = Reference(graph).run(x).counts
+    for counts in (
+        whole(graph, x),
+        EventDriven(graph, threads=2).run(x).counts,
+        OnnxStep(graph).run(x).counts,
+        OnnxScan(graph).run(x).counts,
+    ):
+        assert counts.by_node == truth.by_node
+        assert counts.peaks == truth.peaks
+        assert told_apart(counts) == told_apart(truth)
+
+
+def test_peaks_are_the_most_events_of_one_step_and_sample():
+    graph = two_layers(kind=Kind.SPIKE)
+    x = sequence(graph, 40, 3)
+    run = EventDriven(graph).run(x)
+    sent = {name: fired.reshape(40, 3, -1).sum(axis=-1) for name, fired in {"input": x, **run.spikes}.items()}
+    assert set(sent) == set(origins(graph)) <= set(senders(graph))
+    for name, many in sent.items():
+        assert run.counts.peaks.nodes[name] == many.max() > 0
+    assert run.counts.peaks.graph == sum(sent.values()).max()
+
+
+def test_graded_numbers_and_a_real_input_have_peaks_too():
+    graph = chain(input=Input((4,)), n=lif(0.5, 0.1), scale=Scale(np.float64(2)), output=Output())
+    x = np.array([[[1, 0, 0, 0]], [[1, 2, 3, 0]], [[0, 0, 0, 0]]], float)
+    for runner in (EventDriven, Reference):
+        assert runner(graph).run(x).counts.peaks.nodes == {"input": 3, "n": 3, "scale": 3, "output": 3}
+
+
+@pytest.mark.parametrize("cut", [1, 30, 50])
+def test_a_sequence_cut_in_two_and_samples_side_by_side_are_one_run(cut):
+    graph = two_layers(kind=Kind.SPIKE)
+    x = sequence(graph, 100, 4)
+    executor = EventDriven(graph)
+    wanted = whole(graph, x)
+    first = executor.run(x[:cut])
+    second = executor.run(x[cut:], first.state)
+    beside = whole(graph, x[:, :1]) + whole(graph, x[:, 1:])
+    for got in (first.counts.then(second.counts), beside):
+        assert (got.steps, got.samples) == (100, 4)
+        assert got.peaks == wanted.peaks
+        assert got.by_node == wanted.by_node
+        assert told_apart(got) == told_apart(wanted)
+        assert got.to_json(samples=True) == wanted.to_json(samples=True)
+
+
+def test_sparsity_is_the_share_of_zeros():
+    graph = two_layers(kind=Kind.SPIKE)
+    pruned = graph.nodes["fc2"].weight * (np.arange(12) < 3)
+    graph = graph.with_nodes({"fc2": Linear(pruned)})
+    run = EventDriven(graph).run(sequence(graph, 50, 2))
+    assert run.counts.weight_sparsity["fc2"] == 0.75
+    assert run.counts.weight_sparsity["fc1"] == 0
+    assert run.counts.activation_sparsity["lif1"] == pytest.approx(1 - run.spikes["lif1"].mean(), abs=1e-15)
+    assert "fc1" not in run.counts.activation_sparsity
+    document = run.counts.to_json()
+    assert document["sparsity"] == {
+        "activations": run.counts.activation_sparsity,
+        "weights": run.counts.weight_sparsity,
+    }
+
+
+def test_reads_and_writes_of_states_are_counted_apart():
+    graph = chain(input=Input((3,), Kind.SPIKE), n=lif(0.5, 0.1), output=Output())
+    done = whole(graph, np.ones((5, 2, 3))).by_node["n"]
+    assert (done.state_reads, done.state_writes, done.state_accesses, done.neurons) == (30, 30, 60, 30)
+    assert (done.events_in, done.events_out) == (30, done.spikes)
+
+
+def test_sums_that_do_not_tell_samples_apart_say_so():
+    graph = two_layers()
+    counts = whole(graph, sequence(graph, 5, 2))
+    summed = Counts(graph, counts.events, 5, 2)
+    with pytest.raises(InvalidInput, match="sums over 2 samples"):
+        _ = summed.per_sample
+    assert (summed + counts).each is None
+    assert summed.to_json(samples=True)["each"] is None
+    with pytest.raises(InvalidInput, match="no sample 2"):
+        counts.sample(2)

@@ -163,7 +163,7 @@ def test_real_numbers_are_quantised_and_what_is_beyond_is_told():
 def test_units_change_channel_by_channel():
     got = step(Shift(shift=np.array([1, 0, -2]), bits=6), {}, x=np.array([[5.0, 31, 9], [-5, -32, -7]]))
     np.testing.assert_array_equal(got.value, [[3, 31, 31], [-2, -31, -28]])
-    assert got.tallies == {"saturated": 2}
+    assert got.tallies["saturated"].tolist() == [1, 1]
 
 
 def test_a_table_is_read_at_the_nearest_place_and_ends_beyond_its_ends():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from unscan.compiler.errors import Unsupported
 from unscan.compiler.ir import Array, Graph, Kind
 from unscan.compiler.nodes import Input
+from unscan.runtime.counts import origins, senders
 from unscan.runtime.executors.event.program import (
     STEPS,
     Code,
@@ -75,6 +77,8 @@ class Assembly:
     membranes: dict[str, Place] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     touched: dict[str, int] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    """Node -> the list that holds how many numbers of its buffer are not 0, where they travel as events."""
     lines: dict[str, dict[str, int]] = field(default_factory=dict)
     """Delay -> the columns that name its line."""
     whole: list[Array] = field(default_factory=list)
@@ -99,6 +103,30 @@ class Assembly:
         """Reserve a buffer and return its number."""
         self.buffers.append(padded(width, LANES))
         return len(self.buffers) - 1
+
+    @cached_property
+    def senders(self) -> frozenset[str]:
+        """The nodes whose numbers travel as events."""
+        return frozenset(senders(self.graph))
+
+    def watched(self) -> dict[str, int]:
+        """Return node -> the list that holds how many events it sends at each step, for those that send some."""
+        found = {}
+        for name in self.graph.order:
+            if name not in self.senders:
+                continue
+            value = self.sent[name]
+            if name in self.lengths:
+                found[name] = self.lengths[name]
+            elif value.events is not None:
+                found[name] = value.events
+            else:
+                found[name] = next(
+                    self.lengths[other]
+                    for other, made in self.sent.items()
+                    if made is value and other in self.lengths
+                )
+        return found
 
     def events(self, width: int) -> int:
         """Reserve a list and return its number."""
@@ -210,11 +238,20 @@ class Assembly:
 
     def counted(self, name: str, buffer: int) -> Value:
         """Count what stands in a node's buffer, and return it as what the node sends."""
-        signal, counter = self.graph.signals[name], self.counter(name)
-        width = prod(signal.shape)
-        self.emit(Op.COUNT, width, source=buffer, counter=counter)
+        signal = self.graph.signals[name]
+        width, counter = prod(signal.shape), self.tell(name, buffer)
         events = self.found(buffer, width) if signal.kind is Kind.SPIKE else None
         return Value(width, counter, buffer=buffer, events=events)
+
+    def tell(self, name: str, buffer: int) -> int:
+        """Count what stands in a node's buffer, at each step too where it travels as events; return its counters."""
+        counter, columns = self.counter(name), {}
+        if name in self.senders:
+            self.lengths[name] = self.events(LANES)
+            columns = {"list": self.lengths[name], "variant": 1}
+        width = prod(self.graph.signals[name].shape)
+        self.emit(Op.COUNT, width, source=buffer, counter=counter, **columns)
+        return counter
 
     def passed(self, name: str, arriving: list[Value]) -> Value:
         """Return what a node sends that computes nothing: what arrives, shared where it comes from one node."""
@@ -229,6 +266,7 @@ class Assembly:
         chunk = 1 if self.graph.recurrent else max(1, min(LONGEST_CHUNK, CHUNK_BYTES // step_bytes))
         buffers, lists = (pitches or [LANES] for pitches in (self.buffers, self.lists))
         entry = self.sent[self.graph.of(Input)[0]]
+        watched, sources = self.watched(), origins(self.graph)
         return Program(
             code=Code(
                 entry=entry.buffer if entry.events is None else entry.events,  # type: ignore[arg-type]
@@ -239,10 +277,14 @@ class Assembly:
                 buffers=laid_out(buffers, chunk),
                 lists=laid_out(lists, chunk),
                 chunk=chunk,
+                watched=np.array(
+                    [(events, name in sources) for name, events in watched.items()], np.int64
+                ).reshape(-1, 2),
             ),
             states=self.states,
             counters={name: self.counters[name] for name in self.graph.signals},
             tallies=self.tallies,
+            watched={name: row for row, name in enumerate(watched)},
             touched=self.touched,
             spikes=self.spikes,
             membranes=self.membranes,

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.elements import SILENT, activate
 from unscan.runtime.executors.event.neurons import fire
@@ -63,6 +65,28 @@ def load_numbers(x: Array, first: int, steps: int, b: int, values: Array, live: 
             wrong |= (y[i] - y[i]) != 0
         live[t] = some
     return not wrong
+
+
+@kernel
+def count_numbers(x: Array, live: Array, steps: int, counter: Array) -> None:
+    """Count the numbers of a chunk (steps, C) that are not 0, per neuron; a row that is not live holds none."""
+    t = 0
+    while t + 4 <= steps:
+        if live[t] | live[t + 1] | live[t + 2] | live[t + 3]:
+            a, b, c, d = x[t], x[t + 1], x[t + 2], x[t + 3]
+            for i in range(x.shape[1]):
+                first, second = (
+                    np.int32(a[i] != 0) + np.int32(b[i] != 0),
+                    np.int32(c[i] != 0) + np.int32(d[i] != 0),
+                )
+                counter[i] += np.int32(first + second)
+        t += 4
+    while t < steps:
+        if live[t]:
+            a = x[t]
+            for i in range(x.shape[1]):
+                counter[i] += a[i] != 0
+        t += 1
 
 
 @kernel
@@ -129,11 +153,14 @@ def advance(
                     y[:] = 0
                 y_live[t] = variant
         elif op == COUNT:
-            for t in range(steps):
-                if x_live[t] != 0:
-                    x = X[t]
-                    for i in range(len(x)):
-                        counter[i] += x[i] != 0
+            count_numbers(X, x_live, steps, counter)
+            if variant == 1:
+                for t in range(steps):
+                    some = 0
+                    if x_live[t] != 0:
+                        for i in range(X.shape[1]):
+                            some += X[t, i] != 0
+                    e_sent[t] = some
         elif op == FIND:
             for t in range(steps):
                 found = 0
@@ -208,22 +235,41 @@ def advance(
 
 
 @kernel
+def look_for_peaks(watched: Array, sent: Array, chunk: int, steps: int, peaks: Array, flow: Array) -> None:
+    """Raise the peaks of every watched list, and the last one, that of what events come from, by a chunk of steps."""
+    flow[:] = 0
+    for k in range(len(watched)):
+        first, source, most = watched[k, 0] * chunk, watched[k, 1], peaks[k]
+        for t in range(steps):
+            many = sent[first + t]
+            most = max(most, many)
+            flow[t] += source * many
+        peaks[k] = most
+    for t in range(steps):
+        peaks[-1] = max(peaks[-1], flow[t])
+
+
+@kernel
 def run_samples(
     bits: Array, singles: Array, doubles: Array, begin: int, end: int, apart: Array,
     entry: int, spiking: bool, table: Array, params: Array, whole: Array, buffers: Array, lists: Array, chunk: int,
+    watched: Array,
     values: Array, live: Array, ids: Array, sent: Array, pending: Array, turns: Array, firing: Array, entries: Array,
     history: Array, late: Array, reached: Array, counts: Array, totals: Array, tallies: Array,
+    peaks: Array, flow: Array, each: Array, told: Array,
     state: Array, outputs: Array, spikes: Array, membranes: Array, recording: bool,
 ) -> bool:  # fmt: skip
     """Run the samples begin .. end of x from state (B, S), one after the other; return whether x is valid.
 
     x (T, B, C) is the one of bits (uint8), singles (float32) and doubles (float64) that is not empty. Then come the
     fields of a `program.Code` and of a `workspace.Workspace`, one by one, as they are read faster so. counts are
-    scratch; the events of the samples are added to `totals`, and what nodes tally to `tallies`.
+    scratch; the events of the samples are added to `totals`, and what nodes tally to `tallies`; to those of a sample in
+    `each` and `told` where these have rows.
     """
-    code = Code(entry, spiking, table, params, whole, buffers, lists, chunk)
+    code = Code(entry, spiking, table, params, whole, buffers, lists, chunk, watched)
     room = Workspace(
-        values, live, ids, sent, pending, turns, firing, entries, history, late, reached, counts, totals, tallies
+        values, live, ids, sent, pending, turns, firing, entries, history, late, reached, counts, totals, tallies,
+        peaks, flow, each, told
     )  # fmt: skip
     places = lists if spiking else buffers
     here, pitch = places[entry, 0], places[entry, 1]
@@ -231,6 +277,9 @@ def run_samples(
         counts[:] = 0
         pending[:] = 1
         turns[:] = 0
+        if len(each) > 0:
+            for i in range(len(tallies)):
+                told[b, i] -= tallies[i]
         for first in range(0, len(outputs), chunk):
             steps = min(chunk, len(outputs) - first)
             if spiking:
@@ -258,6 +307,13 @@ def run_samples(
             if not valid:
                 return False
             advance(apart, code, room, state[b], outputs, spikes, membranes, recording, first, steps, b)
+            look_for_peaks(watched, sent, chunk, steps, peaks, flow)
         for i in range(len(counts)):
             totals[i] += counts[i]
+        if len(each) > 0:
+            events, work = each[b], told[b]
+            for i in range(len(counts)):
+                events[i] += counts[i]
+            for i in range(len(tallies)):
+                work[i] += tallies[i]
     return True

@@ -7,6 +7,7 @@ both where different readers want different forms. `rules` and `stateful` say wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unscan.compiler.ir import Array
+from unscan.runtime.counts import Each, Peaks
 
 
 class Op(IntEnum):
@@ -42,7 +44,7 @@ class Op(IntEnum):
     LEAK = 9
     """One LI: buffer = membrane."""
     COUNT = 10
-    """Count the numbers of the source that are not 0, per neuron."""
+    """Count the numbers of the source that are not 0, per neuron; where a variant is asked for, at each step too."""
     STORE = 11
     """Write the source to the outputs."""
     CONVOLVE = 12
@@ -171,6 +173,23 @@ class Place:
         return flat[..., self.span]
 
 
+class Held(Mapping[str, Array]):
+    """The numbers of every place, (..., shape), out of an array whose last axis is flat; cut out when asked for."""
+
+    def __init__(self, places: dict[str, Place], flat: Array) -> None:
+        self._places, self._flat = places, flat
+
+    def __getitem__(self, name: str) -> Array:
+        place = self._places[name]
+        return place.of(self._flat).reshape(*self._flat.shape[:-1], *place.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 class Code(NamedTuple):
     """What the kernels read of a program.
 
@@ -183,6 +202,8 @@ class Code(NamedTuple):
         buffers: (buffers, 2) start and pitch; a buffer holds `chunk` rows.
         lists: (lists, 2) start and pitch, likewise.
         chunk: how many steps a row of the table runs before the next.
+        watched: (n, 2) the lists whose longest step is looked for, and whether events come from there
+            (`counts.origins`).
     """
 
     entry: int
@@ -193,6 +214,7 @@ class Code(NamedTuple):
     buffers: Array
     lists: Array
     chunk: int
+    watched: Array
 
 
 class Sizes(NamedTuple):
@@ -228,6 +250,7 @@ class Program:
         states: `node.state` -> its place in a sample's state.
         counters: node -> its place in the event counters.
         tallies: node -> what it tallies, and where.
+        watched: node -> its row in `Code.watched`.
         touched: node -> where a memory counts the entries that it looks at, and their decays.
         spikes, membranes: node -> its place among the recorded ones.
         sizes: of what a run needs.
@@ -237,10 +260,26 @@ class Program:
     states: dict[str, Place]
     counters: dict[str, Place]
     tallies: dict[str, Tally]
+    watched: dict[str, int]
     touched: dict[str, int]
     spikes: dict[str, Place]
     membranes: dict[str, Place]
     sizes: Sizes
+
+    def peaks(self, found: Array) -> Peaks:
+        """Return the most events in one step, as a workspace found them."""
+        *nodes, together = found.tolist()
+        return Peaks(dict(zip(self.watched, nodes, strict=True)), together)
+
+    def each(self, events: Array, told: Array) -> Each:
+        """Return what happened in each sample: its events (B, counters), and what its nodes tallied (B, tallies)."""
+        return Each(
+            Held(self.counters, events),
+            {
+                name: {kind: told[:, tally.start + k] for k, kind in enumerate(tally.names)}
+                for name, tally in self.tallies.items()
+            },
+        )
 
     @cached_property
     def ops(self) -> frozenset[int]:

@@ -48,12 +48,11 @@ def rule(node: Node, name: str, assembly: Assembly, ports: Ports) -> Value:
 
 @rule.register
 def _(node: Input, name: str, assembly: Assembly, ports: Ports) -> Value:
-    width, counter = prod(node.shape), assembly.counter(name)
+    width = prod(node.shape)
     if node.kind is Kind.SPIKE:
-        return Value(width, counter, events=assembly.events(width))
+        return Value(width, assembly.counter(name), events=assembly.events(width))
     buffer = assembly.buffer(width)
-    assembly.emit(Op.COUNT, width, source=buffer, counter=counter)
-    return Value(width, counter, buffer=buffer)
+    return Value(width, assembly.tell(name, buffer), buffer=buffer)
 
 
 @rule.register

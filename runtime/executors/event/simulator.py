@@ -19,7 +19,7 @@ from unscan.runtime.executors.base import Execution, State, check_input, check_s
 from unscan.runtime.executors.event.apart import addresses
 from unscan.runtime.executors.event.compile import compile_graph
 from unscan.runtime.executors.event.kernels import run_samples
-from unscan.runtime.executors.event.program import Place, extent
+from unscan.runtime.executors.event.program import Held, Place, extent
 from unscan.runtime.executors.event.workspace import Performed, Workspace
 
 
@@ -84,8 +84,14 @@ class EventDriven:
         slots = lead[0] * lead[1] if record else 0
         spikes = np.zeros(slots * self._spikes, np.uint8)
         membranes = np.empty(slots * self._membranes, self.dtype)
-        outputs, work = self._run(x, room, spikes, membranes, record)
         program = self._program
+        apart = None
+        if lead[1] > 1:
+            apart = (
+                np.zeros((lead[1], program.sizes.counters), np.int32),
+                np.zeros((lead[1], program.sizes.tallies), np.int64),
+            )
+        outputs, work = self._run(x, room, spikes, membranes, record, apart)
         return Execution(
             outputs=outputs,
             spikes=views(program.spikes, spikes.view(bool), lead) if record else {},
@@ -93,13 +99,12 @@ class EventDriven:
             state=self._unpacked(room),
             counts=Counts(
                 self.graph,
-                {
-                    name: place.of(work.events).reshape(place.shape)
-                    for name, place in program.counters.items()
-                },
+                Held(program.counters, work.events),
                 steps=lead[0],
                 samples=lead[1],
                 tallies={name: work.of(tally) for name, tally in program.tallies.items()},
+                peaks=program.peaks(work.peaks),
+                each=apart and program.each(*apart),
             ),
         )
 
@@ -113,9 +118,18 @@ class EventDriven:
         return outputs[0], self._unpacked(room)
 
     def _run(
-        self, x: Array, room: Array, spikes: Array, membranes: Array, record: bool
+        self,
+        x: Array,
+        room: Array,
+        spikes: Array,
+        membranes: Array,
+        record: bool,
+        apart: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Performed]:
-        """Return outputs and what was done; write the next states over room (B, S), and what is recorded."""
+        """Return outputs and what was done; write the next states over room (B, S), and what is recorded.
+
+        What each sample did is added to `apart`, its events and tallies (B, ...), where it is given.
+        """
         if self._input.kind is Kind.INDEX:
             check_input(self.graph, x)
         steps, samples = x.shape[:2]
@@ -123,11 +137,11 @@ class EventDriven:
         given, written = flattened(x), (room, outputs.reshape(steps, samples, -1), spikes, membranes, record)
         if self.threads == 1 or samples == 1:
             space = self._workspace()
-            valid = self._walk(space, (0, samples), given, written)
+            valid = self._walk(space, (0, samples), given, written, apart)
             done = space.collect()
             self._idle.append(space)
         else:
-            valid, done = self._spread(samples, given, written)
+            valid, done = self._spread(samples, given, written, apart)
         if not valid:
             check_input(self.graph, x)
             raise InvalidInput(
@@ -137,7 +151,11 @@ class EventDriven:
         return outputs, done
 
     def _spread(
-        self, samples: int, given: tuple[Array, ...], written: tuple[Any, ...]
+        self,
+        samples: int,
+        given: tuple[Array, ...],
+        written: tuple[Any, ...],
+        apart: tuple[Array, Array] | None,
     ) -> tuple[bool, Performed]:
         """Run the samples on several threads; return whether the input is valid, and what was done."""
         workers = min(self.threads, samples)
@@ -145,21 +163,27 @@ class EventDriven:
 
         def work(k: int) -> bool:
             span = (k * samples // workers, (k + 1) * samples // workers)
-            return self._walk(spaces[k], span, given, written)
+            return self._walk(spaces[k], span, given, written, apart)
 
         others = [pool(self.threads).submit(work, k) for k in range(1, workers)]
         valid = [work(0), *(other.result() for other in others)]
         done = [space.collect() for space in spaces]
         self._idle += spaces
-        events, tallies = (np.sum(counted, axis=0) for counted in zip(*done, strict=True))
-        return all(valid), Performed(events, tallies)
+        events, tallies, peaks = map(np.array, zip(*done, strict=True))
+        return all(valid), Performed(events.sum(axis=0), tallies.sum(axis=0), peaks.max(axis=0))
 
     def _walk(
-        self, space: Workspace, span: tuple[int, int], given: tuple[Array, ...], written: tuple[Any, ...]
+        self,
+        space: Workspace,
+        span: tuple[int, int],
+        given: tuple[Array, ...],
+        written: tuple[Any, ...],
+        apart: tuple[Array, Array] | None,
     ) -> bool:
         """Run some of the samples in one workspace; return whether their input is valid."""
-        apart = addresses(self._program, space)
-        return bool(run_samples(*given, *span, apart, *self._program.code, *space, *written))
+        room = space if apart is None else space._replace(each=apart[0], told=apart[1])
+        others = addresses(self._program, space)
+        return bool(run_samples(*given, *span, others, *self._program.code, *room, *written))
 
     def _workspace(self) -> Workspace:
         """Return room that no other run writes to."""

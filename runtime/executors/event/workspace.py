@@ -11,10 +11,11 @@ from unscan.runtime.executors.event.program import Program, Tally, aligned
 
 
 class Performed(NamedTuple):
-    """Events of every counter, and what nodes tallied."""
+    """Events of every counter, what nodes tallied, and the most events in one step (the last number: of all)."""
 
     events: Array
     tallies: Array
+    peaks: Array
 
     def of(self, tally: Tally) -> dict[str, int]:
         """Return the tallies of one node by their names."""
@@ -35,6 +36,9 @@ class Workspace(NamedTuple):
         history, late: the decays and the entries of memories that decay late; see `late`.
         reached: membranes before the reset, and other numbers of one row.
         counts: events of a sample. totals: those of all samples. tallies: likewise.
+        peaks: the most events in one step of every watched list, and of those together that events come from.
+        flow: how many events come from the latter in each step of a chunk.
+        each, told: (B, ...) events and tallies of each sample; none where samples are not told apart.
     """
 
     values: Array
@@ -51,6 +55,10 @@ class Workspace(NamedTuple):
     counts: Array
     totals: Array
     tallies: Array
+    peaks: Array
+    flow: Array
+    each: Array
+    told: Array
 
     @classmethod
     def for_program(cls, program: Program) -> Workspace:
@@ -71,11 +79,15 @@ class Workspace(NamedTuple):
             counts=aligned(np.zeros(sizes.counters, np.int32)),
             totals=np.zeros(sizes.counters, np.int64),
             tallies=np.zeros(sizes.tallies, np.int64),
+            peaks=np.zeros(len(code.watched) + 1, np.int64),
+            flow=np.zeros(code.chunk, np.int64),
+            each=np.zeros((0, sizes.counters), np.int32),
+            told=np.zeros((0, sizes.tallies), np.int64),
         )
 
     def collect(self) -> Performed:
         """Return what was counted since the last call."""
-        done = Performed(self.totals.copy(), self.tallies.copy())
-        self.totals[:] = 0
-        self.tallies[:] = 0
+        done = Performed(self.totals.copy(), self.tallies.copy(), self.peaks.copy())
+        for counted in (self.totals, self.tallies, self.peaks):
+            counted[:] = 0
         return done
