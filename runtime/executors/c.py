@@ -80,6 +80,11 @@ class C:
         ran = self._run(self._checked(x, steps=False)[None], state, False)
         return ran.outputs[0], ran.state
 
+    def resident(self, batch: int, state: State | None = None) -> Resident:
+        """Return a loop over single steps of a batch, whose state stays where C reads and writes it."""
+        kept = check_state(self.graph, state, batch, np.float64)
+        return Resident(self.graph, self._library(False), batch, kept, self._dtype)
+
     def _checked(self, x: Array, *, steps: bool = True) -> Array:
         """Return x if it fits the graph. Spikes in bytes are checked in a fraction of the time of their step."""
         x, wanted = np.asarray(x), self.graph.signals[self._input]
@@ -124,9 +129,32 @@ class _Library:
         self._read, self._written = TYPES[of], TYPES[self._boundary.written]
         library = ctypes.CDLL(str(compiled(model, looping(model, of), command)))
         library.unscan_size.restype = ctypes.c_size_t
-        self._loop, self._size = library.unscan_run, library.unscan_size()
-        self._loop.argtypes = [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 6
-        self._loop.restype = None
+        self.loop, self._size = library.unscan_run, library.unscan_size()
+        self.loop.argtypes = [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 6
+        self.loop.restype = None
+
+    def narrowed(self, x: Array) -> Array:
+        """Return x as the model reads it. Raises InvalidInput where its numbers are beyond that format's range."""
+        with np.errstate(over="ignore"):
+            narrow = np.ascontiguousarray(x, self._read)
+        if narrow.dtype.kind == "f" and not np.isfinite(narrow).all():
+            reach = f"from {x.min():g} to {x.max():g}"
+            raise InvalidInput(
+                f"The input holds numbers beyond the range of {narrow.dtype}, {reach}; scale it."
+            )
+        return narrow
+
+    def room(self) -> Array:
+        """Return memory for the struct of one instance."""
+        return np.empty(self._size // 8 + 1, np.float64)
+
+    def written(self, shape: tuple[int, ...]) -> Array:
+        """Return memory for the outputs of steps and samples."""
+        return np.empty((*shape, self._boundary.outputs), self._written)
+
+    def in_order(self, states: Mapping[str, Array]) -> Any:
+        """Return the addresses of states, in the order in which C has them."""
+        return addresses([states[each.key] for each in self.program.kept])
 
     def call(
         self,
@@ -136,27 +164,40 @@ class _Library:
         recorded: Sequence[Array],
     ) -> Array:
         """Run x (T, B, ...) from the states given, write those that are kept, and return what comes out."""
-        with np.errstate(over="ignore"):
-            narrow = np.ascontiguousarray(x, self._read)
-        if narrow.dtype.kind == "f" and not np.isfinite(narrow).all():
-            reach = f"from {x.min():g} to {x.max():g}"
-            raise InvalidInput(
-                f"The input holds numbers beyond the range of {narrow.dtype}, {reach}; scale it."
-            )
-        y = np.empty((*x.shape[:2], self._boundary.outputs), self._written)
-        room = np.empty(self._size // 8 + 1, np.float64)
-        order = [each.key for each in self.program.kept]
-        before = None if given is None else addresses([given[key] for key in order])
-        self._loop(
+        narrow, y, room = self.narrowed(x), self.written(x.shape[:2]), self.room()
+        self.loop(
             *x.shape[:2],
             narrow.ctypes.data,
             y.ctypes.data,
             room.ctypes.data,
-            before,
-            addresses([kept[key] for key in order]),
+            None if given is None else self.in_order(given),
+            self.in_order(kept),
             addresses(recorded),
         )
         return y
+
+
+class Resident:
+    """One step after another of a batch, from the states that are handed in, which are changed in place."""
+
+    def __init__(
+        self, graph: Graph, library: _Library, batch: int, kept: dict[str, Array], dtype: np.dtype[Any]
+    ) -> None:
+        self._library, self._kept, self._dtype = library, kept, dtype
+        self._shape = (batch, *graph.signals[graph.of(Output)[0]].shape)
+        self._y, self._room, states = library.written((batch,)), library.room(), library.in_order(kept)
+        self._behind = (self._y.ctypes.data, self._room.ctypes.data, states, states, addresses(()))
+
+    def step(self, x: Array) -> Array:
+        """Run one step x (B, ...), which nobody checks but for its range: outputs (B, ...)."""
+        narrow = self._library.narrowed(x)
+        self._library.loop(1, len(x), narrow.ctypes.data, *self._behind)
+        return self._y.reshape(self._shape).astype(self._dtype)
+
+    @property
+    def state(self) -> State:
+        """A copy of the state after the last step."""
+        return {name: values.astype(self._dtype) for name, values in self._kept.items()}
 
 
 def addresses(arrays: Sequence[Array]) -> Any:

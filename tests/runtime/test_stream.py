@@ -228,3 +228,18 @@ def test_counts_are_those_of_a_run():
     assert stream.counts.total == wanted.total
     assert (stream.counts.steps, stream.counts.samples) == (50, 1)
     assert Stream(graph, using="onnx").counts is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whole_numbers_in_c_are_those_of_the_reference_step_by_step(seed: int) -> None:
+    graph = integer_network(seed)
+    x = spikes_for(graph, 60, 1, seed)
+    truth = Reference(graph).run(x)
+    stream = Stream(graph, using="c")
+    y = np.stack([stream.step(x_t[0]) for x_t in x[:40]])
+    again = Stream(graph, using="c", state=stream.state)
+    y = np.concatenate([y, np.stack([again.step(x_t[0]) for x_t in x[40:]])])
+    np.testing.assert_array_equal(y, truth.outputs[:, 0])
+    assert again.state is not None
+    for name, values in truth.state.items():
+        np.testing.assert_array_equal(again.state[name], values)
