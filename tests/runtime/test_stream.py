@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.graphs import chain, graphs, lif, linear, sequence, two_layers
-from tests.integers import numbers_for, state_space_network
+from tests.integers import integer_network, numbers_for, spikes_for, state_space_network
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Kind
 from unscan.compiler.nodes import Embedding, Flatten, Input, Output
