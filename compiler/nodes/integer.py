@@ -18,6 +18,7 @@ import numpy as np
 
 from unscan.compiler.fixed import Fixed
 from unscan.compiler.ir import INTEGERS, Array, Dialect, Kind, Node, Signal
+from unscan.compiler.nodes.memory import answer, entries
 from unscan.compiler.nodes.neurons import Phase, Reset
 from unscan.compiler.nodes.stateless import as_sparse, fits
 
@@ -285,14 +286,10 @@ class IntegerMemory(Integer):
 
     def signal(self, inputs: Mapping[str, Signal]) -> Signal:
         """Return spikes, or what the queries read of them."""
-        rows, columns = self.membrane(inputs)
+        _, columns = self.membrane(inputs)
         if inputs["alpha"].shape != (columns,):
             raise ValueError(f"its port alpha got {inputs['alpha'].shape}, wanted ({columns},)")
-        if self.queries is None:
-            return Signal(Kind.SPIKE, (rows * columns,))
-        if inputs["q"].shape != (columns * self.queries,):
-            raise ValueError(f"its port q got {inputs['q'].shape}, wanted ({columns * self.queries},)")
-        return Signal(Kind.GRADED, (rows * self.queries,))
+        return answer(inputs, self.queries)
 
     def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
         """Name the memory."""
@@ -300,7 +297,4 @@ class IntegerMemory(Integer):
 
     def membrane(self, inputs: Mapping[str, Signal]) -> tuple[int, int]:
         """Return (d, n)."""
-        for port in ("v", "k"):
-            if len(inputs[port].shape) != 1:
-                raise ValueError(f"its port {port} got {inputs[port].shape}, wanted one axis")
-        return inputs["v"].shape[0], inputs["k"].shape[0]
+        return entries(inputs)

@@ -42,16 +42,12 @@ class Memory(Node):
 
     def signal(self, inputs: Mapping[str, Signal]) -> Signal:
         """Return spikes, or what the queries read of them."""
-        rows, columns = self.membrane(inputs)
+        _, columns = self.membrane(inputs)
         for gate in self.gates:
             wanted = (self.width(gate, columns),)
             if inputs[gate].shape != wanted:
                 raise ValueError(f"its port {gate} got {inputs[gate].shape}, wanted {wanted}")
-        if self.queries is None:
-            return Signal(Kind.SPIKE, (rows * columns,))
-        if inputs["q"].shape != (columns * self.queries,):
-            raise ValueError(f"its port q got {inputs['q'].shape}, wanted ({columns * self.queries},)")
-        return Signal(Kind.GRADED, (rows * self.queries,))
+        return answer(inputs, self.queries)
 
     def state(self, inputs: Mapping[str, Signal]) -> dict[str, tuple[int, ...]]:
         """Name the memory."""
@@ -59,10 +55,7 @@ class Memory(Node):
 
     def membrane(self, inputs: Mapping[str, Signal]) -> tuple[int, int]:
         """Return (d, n)."""
-        for port in ("v", "k"):
-            if len(inputs[port].shape) != 1:
-                raise ValueError(f"its port {port} got {inputs[port].shape}, wanted one axis")
-        return inputs["v"].shape[0], inputs["k"].shape[0]
+        return entries(inputs)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -135,3 +128,21 @@ class DeltaScan(Delta):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DeltaMemory(StoredMemory, Delta):
     """One step of the delta memory; see `Delta` and `StoredMemory`."""
+
+
+def entries(inputs: Mapping[str, Signal]) -> tuple[int, int]:
+    """Return (d, n) of a memory that such values and keys write."""
+    for port in ("v", "k"):
+        if len(inputs[port].shape) != 1:
+            raise ValueError(f"its port {port} got {inputs[port].shape}, wanted one axis")
+    return inputs["v"].shape[0], inputs["k"].shape[0]
+
+
+def answer(inputs: Mapping[str, Signal], queries: int | None) -> Signal:
+    """Return what leaves a memory: its spikes, or what so many queries read of them."""
+    rows, columns = entries(inputs)
+    if queries is None:
+        return Signal(Kind.SPIKE, (rows * columns,))
+    if inputs["q"].shape != (columns * queries,):
+        raise ValueError(f"its port q got {inputs['q'].shape}, wanted ({columns * queries},)")
+    return Signal(Kind.GRADED, (rows * queries,))
