@@ -36,6 +36,7 @@ def explain(error: ValidationError, model: type[BaseModel], document: Mapping[st
         )
     else:
         message = first["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+        message = "a list" if message in ("a valid tuple", "a valid list") else message
         text += f"{key} is {shown(first['input'])}; allowed: {message[:1].lower()}{message[1:]}"
     return text + (f" (and {len(others)} more)" if others else "")
 

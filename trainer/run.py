@@ -168,7 +168,9 @@ def start_from_(model: nn.Module, recipe: Recipe, run_dir: Path | str) -> None:
 def read_recipe(files: RunFiles) -> Recipe:
     """Read a run's recipe; raises InvalidInput when the folder is missing or holds no run."""
     if not files.folder.is_dir():
-        raise InvalidInput(f"there is no run folder {files.folder}")
+        raise InvalidInput(
+            f"there is no run folder {files.folder}; name one that `unscan train RECIPE --out FOLDER` wrote"
+        )
     if not files.recipe.is_file():
         raise InvalidInput(f"{files.folder} holds no run: it lacks {files.recipe.name}")
     return Recipe.read(files.recipe)

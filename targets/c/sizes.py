@@ -159,7 +159,8 @@ def excess(sizes: Sizes, flash: int | str | None, ram: int | str | None) -> list
         if sizes.code is None:
             raise MissingDependency(
                 "A budget of flash counts the code, which is measured by compiling it, and there is no C compiler with "
-                "its tool `size`: install gcc and binutils (apt-get install gcc), or leave --flash out."
+                "its tool `size`: install gcc and binutils (apt-get install gcc) or what --compiler names, or leave "
+                "--flash out."
             )
         if sizes.flash > room:
             clauses.append(
