@@ -14,11 +14,17 @@ from numba import cfunc, typeof, types
 from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.integers import integers
 from unscan.runtime.executors.event.late import recall
+from unscan.runtime.executors.event.layers import layers
 from unscan.runtime.executors.event.memory import memorise
 from unscan.runtime.executors.event.others import others
 from unscan.runtime.executors.event.program import Code, Op, Program
+from unscan.runtime.executors.event.synapses import arriving
 
 RUN_BY: dict[int, Callable[..., None]] = {
+    Op.GATHER: arriving,
+    Op.MULTIPLY: arriving,
+    Op.FIRE: layers,
+    Op.LAYER: layers,
     **{op: others for op in Op if Op.STORE < op < Op.MEMORY},
     Op.MEMORY: memorise,
     **{op: integers for op in Op if Op.MEMORY < op < Op.RECALL},

@@ -13,6 +13,7 @@ from unscan.compiler.errors import Unsupported
 from unscan.compiler.ir import Array, Graph, Kind
 from unscan.compiler.nodes import Input
 from unscan.runtime.counts import origins, senders
+from unscan.runtime.executors.event.dense import GROUP
 from unscan.runtime.executors.event.program import (
     STEPS,
     Code,
@@ -90,6 +91,8 @@ class Assembly:
     tallied: int = 0
     history: int = 0
     late: int = 0
+    widest: int = 0
+    """The most inputs of a matrix of weights."""
 
     def emit(self, op: Op, width: int, **columns: int) -> None:
         """Add a row to the table."""
@@ -299,5 +302,6 @@ class Assembly:
                 tallies=self.tallied,
                 history=self.history,
                 late=self.late,
+                block=self.widest * GROUP,
             ),
         )

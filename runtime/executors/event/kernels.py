@@ -14,15 +14,14 @@ import numpy as np
 
 from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.elements import SILENT, activate
-from unscan.runtime.executors.event.neurons import fire
+from unscan.runtime.executors.event.layers import ROWS, at_once
 from unscan.runtime.executors.event.program import Code, Column, Op
-from unscan.runtime.executors.event.synapses import add_products, add_rows, copy, matrix, unpack
-from unscan.runtime.executors.event.vector import LANES, call_at, kernel, nonzero, ones
+from unscan.runtime.executors.event.synapses import copy, matrix, unpack
+from unscan.runtime.executors.event.vector import LANES, call_at, kernel, nonzero
 from unscan.runtime.executors.event.workspace import Workspace
 
-SPREAD, FIND, START, GATHER, MULTIPLY, JOIN, AFFINE, ACTIVATE, FIRE, LEAK, COUNT, STORE = map(
-    int, list(Op)[:12]
-)
+SPREAD, FIND, START, _, _, JOIN, AFFINE, ACTIVATE, _, LEAK, COUNT, STORE = map(int, list(Op)[:12])
+LAYER = int(Op.LAYER)
 OP, WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[:9])
 STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES = map(int, list(Column)[9:15])
 
@@ -31,22 +30,24 @@ STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES = map(int, list(Column)[9:15])
 def load_spikes(x: Array, first: int, steps: int, b: int, ids: Array, sent: Array, counts: Array) -> bool:
     """List the spikes of a chunk of one sample; return whether every number is 0 or 1."""
     width = x.shape[2]
-    whole = width // LANES * LANES
     valid = True
     for t in range(steps):
         row, events = x[first + t, b], ids[t]
         found = 0
-        for at in range(0, whole, LANES):
-            mask = nonzero(row, at)
-            valid &= mask == ones(row, at)
-            found = unpack(mask, at, events, found)
-        for i in range(whole, width):
-            valid &= (row[i] == 0) | (row[i] == 1)
-            events[found] = i
-            found += row[i] != 0
+        for at in range(0, width - LANES + 1, LANES):
+            found = unpack(nonzero(row, at), at, events, found)
+        whole = width // LANES * LANES
+        if whole < width and whole > 0:
+            ahead = nonzero(row, width - LANES) >> np.uint64(LANES - (width - whole))
+            found = unpack(ahead, whole, events, found)
+        elif whole < width:
+            for i in range(width):
+                events[found] = i
+                found += row[i] != 0
         sent[t] = found
         for k in range(found):
             counts[events[k]] += 1
+            valid &= row[events[k]] == 1
     return valid
 
 
@@ -100,10 +101,11 @@ def advance(
     `program.Code`. room: `workspace.Workspace`. state: what the sample's nodes keep.
     """
     table, params, buffers, lists, chunk = code.table, code.params, code.buffers, code.lists, code.chunk
-    values, live, ids, sent, pending = room.values, room.live, room.ids, room.sent, room.pending
-    reached, counts = room.reached, room.counts
-    slots, slot = outputs.shape[0] * outputs.shape[1], first * outputs.shape[1] + b
-    for r in range(len(table)):
+    values, live, ids, sent, counts = room.values, room.live, room.ids, room.sent, room.counts
+    samples = outputs.shape[1]
+    slots, slot, r = len(outputs) * samples, first * samples + b, -1
+    while r + 1 < len(table):
+        r += 1
         row = table[r]
         op, width, variant, pitch, at = row[OP], row[WIDTH], row[VARIANT], row[PITCH], row[PARAMS]
         source, target, events = row[SOURCE], row[TARGET], row[LIST]
@@ -116,34 +118,14 @@ def advance(
         )
         e_sent = sent[events * chunk : (events + 1) * chunk]
         counter = counts[row[COUNTER] : row[COUNTER] + buffers[source, 1]]
-        if op == GATHER:
-            weights = matrix(params, at, row[INPUTS], pitch)
-            for t in range(steps):
-                if e_sent[t] > 0:
-                    y_live[t] = 1
-                    add_rows(weights, E[t], e_sent[t], Y[t])
-        elif op == FIRE:
-            p = matrix(params, at, 4, pitch)
-            u, unit = state[row[STATE] : row[STATE] + pitch], row[UNIT]
-            for t in range(steps):
-                if x_live[t] == 0 and pending[unit] == 0:
-                    for i in range(pitch):
-                        u[i] *= p[0, i]
-                        reached[i] = u[i]
-                    e_sent[t] = 0
-                else:
-                    found = fire(variant, p, u, X[t], reached, E[t])
-                    e_sent[t] = found
-                    pending[unit] = found > 0 and variant != 2
-                    for k in range(found):
-                        counter[E[t, k]] += 1
-                if recording:
-                    here = slot + t * outputs.shape[1]
-                    start = row[MEMBRANES] * slots + here * width
-                    copy(reached, width, membranes, start)
-                    start = row[SPIKES] * slots + here * width
-                    for k in range(e_sent[t]):
-                        spikes[start + E[t, k]] = 1
+        if op == LAYER and not at_once(code, room, row, steps):
+            continue
+        if apart[op] != 0:
+            last = first + steps == len(outputs)
+            call_at(
+                apart[op], code, room, row, state, spikes, membranes, recording, slots, slot, samples, steps, last
+            )  # fmt: skip
+            r += ROWS if op == LAYER else 0
         elif op == START:
             for t in range(steps):
                 y = Y[t]
@@ -168,12 +150,6 @@ def advance(
                     for i in range(0, X.shape[1], LANES):
                         found = unpack(nonzero(X[t], i), i, E[t], found)
                 e_sent[t] = found
-        elif op == MULTIPLY:
-            weights = matrix(params, at, row[INPUTS], pitch)
-            for t in range(steps):
-                if e_sent[t] > 0:
-                    y_live[t] = 1
-                    add_products(weights, E[t], e_sent[t], X[t], Y[t])
         elif op == SPREAD:
             for t in range(steps):
                 y = Y[t]
@@ -210,28 +186,11 @@ def advance(
                 copy(u, pitch, y, 0)
                 y_live[t] = 1
                 if recording and variant == 0:
-                    start = row[MEMBRANES] * slots + (slot + t * outputs.shape[1]) * width
+                    start = row[MEMBRANES] * slots + (slot + t * samples) * width
                     copy(u, width, membranes, start)
         elif op == STORE:
             for t in range(steps):
                 copy(X[t], width, outputs[first + t, b], 0)
-        else:
-            last, samples = first + steps == outputs.shape[0], outputs.shape[1]
-            call_at(
-                apart[op],
-                code,
-                room,
-                row,
-                state,
-                spikes,
-                membranes,
-                recording,
-                slots,
-                slot,
-                samples,
-                steps,
-                last,
-            )
 
 
 @kernel
@@ -255,7 +214,7 @@ def run_samples(
     entry: int, spiking: bool, table: Array, params: Array, whole: Array, buffers: Array, lists: Array, chunk: int,
     watched: Array,
     values: Array, live: Array, ids: Array, sent: Array, pending: Array, turns: Array, firing: Array, entries: Array,
-    history: Array, late: Array, reached: Array, counts: Array, totals: Array, tallies: Array,
+    history: Array, late: Array, reached: Array, block: Array, counts: Array, totals: Array, tallies: Array,
     peaks: Array, flow: Array, each: Array, told: Array,
     state: Array, outputs: Array, spikes: Array, membranes: Array, recording: bool,
 ) -> bool:  # fmt: skip
@@ -268,8 +227,8 @@ def run_samples(
     """
     code = Code(entry, spiking, table, params, whole, buffers, lists, chunk, watched)
     room = Workspace(
-        values, live, ids, sent, pending, turns, firing, entries, history, late, reached, counts, totals, tallies,
-        peaks, flow, each, told
+        values, live, ids, sent, pending, turns, firing, entries, history, late, reached, block, counts, totals,
+        tallies, peaks, flow, each, told
     )  # fmt: skip
     places = lists if spiking else buffers
     here, pitch = places[entry, 0], places[entry, 1]

@@ -1,37 +1,10 @@
-"""Nodes with states of their own but matrix memories: the loops of one step of neurons, filters and delay lines."""
+"""The rarer nodes with states of their own: the loops of one step of neurons, filters and delay lines."""
 
 from __future__ import annotations
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.synapses import copy, unpack
-from unscan.runtime.executors.event.vector import (
-    LANES,
-    fire_none,
-    fire_subtract,
-    fire_subtract_next,
-    fire_zero,
-    fire_zero_next,
-    kernel,
-)
-
-
-@kernel
-def fire(variant: int, p: Array, u: Array, x: Array, reached: Array, ids: Array) -> int:
-    """Run one step of a LIF (see `vector.neuron`) by `program.VARIANTS`; list and count the neurons that fire."""
-    found = 0
-    for at in range(0, p.shape[1], LANES):
-        if variant == 2:
-            mask = fire_zero(p, u, x, reached, at)
-        elif variant == 1:
-            mask = fire_subtract(p, u, x, reached, at)
-        elif variant == 0:
-            mask = fire_none(p, u, x, reached, at)
-        elif variant == 3:
-            mask = fire_subtract_next(p, u, x, reached, at)
-        else:
-            mask = fire_zero_next(p, u, x, reached, at)
-        found = unpack(mask, at, ids, found)
-    return found
+from unscan.runtime.executors.event.synapses import copy
+from unscan.runtime.executors.event.vector import kernel
 
 
 @kernel

@@ -89,6 +89,8 @@ class Op(IntEnum):
     """One IntegerSSM: buffer = its output."""
     RECALL = 32
     """One IntegerMemory: as a matrix memory."""
+    LAYER = 33
+    """The START, GATHER or MULTIPLY, COUNT and FIRE that follow it, at once: what passes stays in registers."""
 
 
 class Column(IntEnum):
@@ -109,7 +111,8 @@ class Column(IntEnum):
     PITCH = 7
     """Distance of two rows, or of two vectors, there."""
     INPUTS = 8
-    """Rows of its weights, or numbers of a row of the signal that is worked on by itself."""
+    """Rows of its weights, numbers of a row of the signal that is worked on by itself, whether neurons are alike, or
+    where the rows of a LAYER start."""
     STATE = 9
     """Where its membranes start in a sample's state."""
     COUNTER = 10
@@ -227,6 +230,7 @@ class Sizes(NamedTuple):
         entries: of the largest memory.
         tallies: numbers that nodes tally.
         history, late: decays, and whole numbers, of memories whose entries decay late.
+        block: numbers that arrive at one layer in a group of steps.
     """
 
     values: int
@@ -239,6 +243,7 @@ class Sizes(NamedTuple):
     tallies: int
     history: int
     late: int
+    block: int
 
 
 @dataclass(frozen=True)

@@ -70,15 +70,16 @@ def _(node: Flatten | Reshape, name: str, assembly: Assembly, ports: Ports) -> V
 @rule.register
 def _(node: Linear, name: str, assembly: Assembly, ports: Ports) -> Value:
     width = node.weight.shape[0]
+    arriving = [(value, assembly.listed(value)) for value in ports["x"]]
     target = biased(name, assembly, width, node.bias)
     start, pitch = assembly.constants(node.weight.T, name, LINE)
-    for value in ports["x"]:
-        columns = {"target": target, "params": start, "pitch": pitch, "inputs": value.width}
+    assembly.widest = max(assembly.widest, node.weight.shape[1])
+    for value, events in arriving:
+        columns = {"target": target, "params": start, "pitch": pitch, "inputs": value.width, "list": events}
         if value.events is not None:
-            assembly.emit(Op.GATHER, width, list=value.events, **columns)
+            assembly.emit(Op.GATHER, width, **columns)
         else:
-            source = assembly.numbers_of(value)
-            assembly.emit(Op.MULTIPLY, width, source=source, list=assembly.listed(value), **columns)
+            assembly.emit(Op.MULTIPLY, width, source=assembly.numbers_of(value), **columns)
     return assembly.counted(name, target)
 
 

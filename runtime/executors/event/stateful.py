@@ -17,6 +17,7 @@ from unscan.compiler.nodes import (
     Delay,
     Delta,
     DiagonalSSM,
+    Linear,
     Memory,
     Spiking,
     StoredMemory,
@@ -24,7 +25,7 @@ from unscan.compiler.nodes import (
 )
 from unscan.compiler.nodes.neurons import RESETS, Leaky
 from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
-from unscan.runtime.executors.event.program import VARIANTS, Op
+from unscan.runtime.executors.event.program import VARIANTS, Column, Op
 from unscan.runtime.executors.event.rules import per_neuron, rule
 from unscan.runtime.executors.event.vector import LANES
 
@@ -70,14 +71,33 @@ def _(node: CubaLIF, name: str, assembly: Assembly, ports: Ports) -> Value:
 def fire(node: LIF | CubaLIF, name: str, assembly: Assembly, source: int) -> Value:
     """Write the row of neurons that a buffer drives."""
     shape, dtype = assembly.graph.signals[name].shape, assembly.dtype
-    width, (level, theta) = prod(shape), levels(node, name, shape, dtype)
-    start, pitch = assembly.constants(np.stack([*decay_and_gain(node, shape, dtype), level, theta]), name)
-    assembly.numbers[-1].reshape(4, pitch)[2, width:] = np.inf
+    level, theta = levels(node, name, shape, dtype)
+    numbers = np.stack([*decay_and_gain(node, shape, dtype), level, theta])
+    start, pitch = assembly.constants(numbers, name)
     state = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
-    columns = {"params": start, "pitch": pitch, "state": state, "unit": assembly.unit()}
+    alike = int((numbers == numbers[:, :1]).all())
+    columns = {"params": start, "pitch": pitch, "state": state, "unit": assembly.unit(), "inputs": alike}
+    layer(name, assembly, source)
     return spiking(
         Op.FIRE, name, assembly, source=source, variant=VARIANTS[node.reset, node.phase], **columns
     )
+
+
+LINEAR = ([Op.START, Op.GATHER, Op.COUNT], [Op.START, Op.MULTIPLY, Op.COUNT])
+"""The rows of a Linear that one node feeds."""
+
+
+def layer(name: str, assembly: Assembly, source: int) -> None:
+    """Say that the rows of a Linear and those of the neurons that alone read it run at once, where they may."""
+    graph, rows = assembly.graph, assembly.rows[-3:]
+    (*_, before) = graph.into(name)
+    alone = sum(edge.source == before.source for edge in graph.edges) == 1
+    adjacent = [row[Column.OP] for row in rows] in LINEAR and rows[-1][Column.SOURCE] == source
+    if adjacent and alone and isinstance(graph.nodes[before.source], Linear):
+        if rows[0][Column.VARIANT] == 0:
+            rows[0][Column.PARAMS], _ = assembly.constants(np.zeros((1, rows[0][Column.WIDTH])), name)
+        assembly.emit(Op.LAYER, 0, inputs=len(assembly.rows) - 2)
+        assembly.rows[-4:] = [assembly.rows[-1], *rows]
 
 
 @rule.register

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.vector import kernel, lowest_bit
+from unscan.runtime.executors.event.dense import GROUP, denser, multiply, near
+from unscan.runtime.executors.event.gather import add_16, add_64
+from unscan.runtime.executors.event.program import Column, Op
+from unscan.runtime.executors.event.vector import LANES, kernel, lowest_bit
+
+GATHER = int(Op.GATHER)
+OP, WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[:9])
 
 
 @kernel
@@ -32,46 +40,59 @@ def unpack(mask: np.uint64, first: int, ids: Array, found: int) -> int:
 
 
 @kernel
-def add_rows(weights: Array, ids: Array, total: int, target: Array) -> None:
-    """Add to target the rows of weights that the first `total` ids name."""
-    k = 0
-    while k + 8 <= total:
-        a, b, c, d = weights[ids[k]], weights[ids[k + 1]], weights[ids[k + 2]], weights[ids[k + 3]]
-        e, f, g, h = weights[ids[k + 4]], weights[ids[k + 5]], weights[ids[k + 6]], weights[ids[k + 7]]
-        for i in range(weights.shape[1]):
-            target[i] += ((a[i] + b[i]) + (c[i] + d[i])) + ((e[i] + f[i]) + (g[i] + h[i]))
-        k += 8
-    if k + 4 <= total:
-        a, b, c, d = weights[ids[k]], weights[ids[k + 1]], weights[ids[k + 2]], weights[ids[k + 3]]
-        for i in range(weights.shape[1]):
-            target[i] += (a[i] + b[i]) + (c[i] + d[i])
-        k += 4
-    if k + 2 <= total:
-        a, b = weights[ids[k]], weights[ids[k + 1]]
-        for i in range(weights.shape[1]):
-            target[i] += a[i] + b[i]
-        k += 2
-    if k < total:
-        a = weights[ids[k]]
-        for i in range(weights.shape[1]):
-            target[i] += a[i]
+def add_events(weights: Array, ids: Array, total: int, spiking: bool, numbers: Array, target: Array) -> None:
+    """Add to target the rows of weights that the first `total` ids name, times their numbers where not all are 1.
+
+    Where weights come from afar, few rows are read at once, from their beginning to their end.
+    """
+    together = max(1, total) if near(weights) else 8
+    for k in range(0, total, together):
+        many, at = min(together, total - k), 0
+        while at + LANES <= weights.shape[1]:
+            add_64(weights, ids[k:], many, spiking, numbers, target, at)
+            at += LANES
+        while at < weights.shape[1]:
+            add_16(weights, ids[k:], many, spiking, numbers, target, at)
+            at += 16
 
 
 @kernel
-def add_products(weights: Array, ids: Array, total: int, numbers: Array, target: Array) -> None:
-    """Add to target the rows of weights that the first `total` ids name, each times its number."""
-    k = 0
-    while k + 4 <= total:
-        a, b, c, d = weights[ids[k]], weights[ids[k + 1]], weights[ids[k + 2]], weights[ids[k + 3]]
-        p, q, r, s = numbers[ids[k]], numbers[ids[k + 1]], numbers[ids[k + 2]], numbers[ids[k + 3]]
-        for i in range(weights.shape[1]):
-            target[i] += (p * a[i] + q * b[i]) + (r * c[i] + s * d[i])
-        k += 4
-    while k < total:
-        a, p = weights[ids[k]], numbers[ids[k]]
-        for i in range(weights.shape[1]):
-            target[i] += p * a[i]
-        k += 1
+def add_arriving(
+    weights: Array, ids: Array, sent: Array, spiking: bool, numbers: Array, block: Array, target: Array, live: Array
+) -> None:  # fmt: skip
+    """Add to target (steps, C) what arrives in every step, by events or, for a group of steps, by a dense product."""
+    for first in range(0, len(target), GROUP):
+        last = min(first + GROUP, len(target))
+        if last - first == GROUP and denser(weights, sent[first:last]):
+            multiply(
+                weights,
+                ids[first:last],
+                sent[first:last],
+                spiking,
+                numbers[first:last],
+                block,
+                target[first:last],
+            )
+            live[first:last] = 1
+        else:
+            for t in range(first, last):
+                if sent[t] > 0:
+                    live[t] = 1
+                    add_events(weights, ids[t], sent[t], spiking, numbers[t], target[t])
+
+
+def arriving(
+    code: Any, room: Any, row: Array, state: Array, spikes: Array, membranes: Array, recording: int,
+    slots: int, slot: int, samples: int, steps: int, last: int,
+) -> None:  # fmt: skip
+    """Run GATHER or MULTIPLY for a chunk of steps, as `others.others` does the rest; see `apart.address`."""
+    source, target, events, chunk = row[SOURCE], row[TARGET], row[LIST], code.chunk
+    weights = matrix(code.params, row[PARAMS], row[INPUTS], row[PITCH])
+    X = matrix(room.values, code.buffers[source, 0], chunk, code.buffers[source, 1])
+    Y = matrix(room.values, code.buffers[target, 0], chunk, code.buffers[target, 1])
+    E = matrix(room.ids, code.lists[events, 0], chunk, code.lists[events, 1])
+    sent, live = room.sent[events * chunk :], room.live[target * chunk :]
+    add_arriving(weights, E, sent, row[OP] == GATHER, X, room.block, Y[:steps], live)
 
 
 @kernel

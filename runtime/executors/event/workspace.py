@@ -35,6 +35,7 @@ class Workspace(NamedTuple):
         entries: what fires in one memory at one step.
         history, late: the decays and the entries of memories that decay late; see `late`.
         reached: membranes before the reset, and other numbers of one row.
+        block: what arrives at a layer in a group of steps; see `dense`.
         counts: events of a sample. totals: those of all samples. tallies: likewise.
         peaks: the most events in one step of every watched list, and of those together that events come from.
         flow: how many events come from the latter in each step of a chunk.
@@ -52,6 +53,7 @@ class Workspace(NamedTuple):
     history: Array
     late: Array
     reached: Array
+    block: Array
     counts: Array
     totals: Array
     tallies: Array
@@ -76,6 +78,7 @@ class Workspace(NamedTuple):
             history=np.zeros(sizes.history, code.params.dtype),
             late=np.zeros(sizes.late, np.int32),
             reached=aligned(np.zeros(max(code.buffers[:, 1]), code.params.dtype)),
+            block=aligned(np.zeros(sizes.block, code.params.dtype)),
             counts=aligned(np.zeros(sizes.counters, np.int32)),
             totals=np.zeros(sizes.counters, np.int64),
             tallies=np.zeros(sizes.tallies, np.int64),

@@ -1,0 +1,120 @@
+"""A step of 64 LIF neurons, with the weights that feed them, in registers from the first weight to the spike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+
+from unscan.runtime.executors.event.gather import gathered
+from unscan.runtime.executors.event.program import VARIANTS
+from unscan.runtime.executors.event.vector import INDEX, broadcast, instructions, load, store, vector_at
+
+Choice = Callable[[Any, Any], Any]
+
+
+def chosen(builder: Any, variant: Any, those: list[tuple[str, str]], value: Any, change: Choice) -> Any:
+    """Write value, or what `change` makes of it for the variants that are named: change(value, reset)."""
+    before, behind = builder.block, builder.append_basic_block("behind")
+    switch = builder.switch(variant, behind)
+    arriving = [(value, before)]
+    for reset, phase in those:
+        block = builder.append_basic_block(reset)
+        switch.add_case(VARIANTS[reset, phase], block)
+        builder.position_at_end(block)
+        arriving.append((change(value, reset), builder.block))
+        builder.branch(behind)
+    builder.position_at_end(behind)
+    found = builder.phi(value.type)
+    for each, block in arriving:
+        found.add_incoming(each, block)
+    return found
+
+
+def membranes(
+    builder: Any, variant: Any, parameter: Callable[[int], Any], before: Any, current: Any
+) -> tuple[Any, Any, Any]:
+    """Write one step of 64 neurons: return their membranes before the reset, those after it, and who fires.
+
+    parameter(k): the vector k of beta, gain, the level at which a neuron fires, theta. beta u + g x is two products
+    and a sum, each rounded. variant: of `program.VARIANTS`.
+    """
+    level = parameter(2)
+
+    def emptied(value: Any, reset: str, fired: Any) -> Any:
+        lowered = builder.fsub(value, parameter(3)) if reset == "subtract" else ir.Constant(value.type, None)
+        return builder.select(fired, lowered, value)
+
+    def early(value: Any, reset: str) -> Any:
+        return emptied(value, reset, builder.fcmp_ordered(">=", before, level))
+
+    def late(value: Any, reset: str) -> Any:
+        return emptied(value, reset, fired)
+
+    integrated = builder.fadd(builder.fmul(parameter(0), before), builder.fmul(parameter(1), current))
+    reached = chosen(builder, variant, [("subtract", "next"), ("zero", "next")], integrated, early)
+    fired = builder.fcmp_ordered(">=", reached, level)
+    kept = chosen(builder, variant, [("subtract", "now"), ("zero", "now")], reached, late)
+    return reached, kept, fired
+
+
+@instructions
+def fire_64(
+    typing: Any, weights: Any, ids: Any, total: Any, spiking: Any, numbers: Any, start: Any, counting: Any,
+    counter: Any, variant: Any, alike: Any, p: Any, u: Any, recording: Any, reached: Any, at: Any,
+) -> Any:  # fmt: skip
+    """Run one step of the neurons from `at` on; return the mask of those that fire.
+
+    The currents are start + what `gathered` adds (weights, ids, total, spiking, numbers); where `counting`, each one
+    that is 0 is taken off its counter. p (4, C): what `membranes` reads; where all neurons are `alike`, its first
+    column alone. u: membranes, replaced by their next ones. reached: membranes before the reset, where `recording`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, at = signature.args, arguments[-1]
+        truth = ir.IntType(1)
+
+        def held(k: int) -> Any:
+            return load(context, builder, kinds[k], arguments[k], at)
+
+        current = gathered(context, builder, kinds, arguments, at, held(5))
+        with builder.if_then(builder.trunc(arguments[6], truth)):
+            none = builder.fcmp_ordered("==", current, ir.Constant(current.type, None))
+            some = builder.icmp_unsigned("!=", builder.bitcast(none, INDEX), ir.Constant(INDEX, 0))
+            with builder.if_then(some, likely=False):
+                counted = vector_at(context, builder, kinds[7], arguments[7], at)
+                before = builder.load(counted, align=4)
+                builder.store(builder.add(before, builder.sext(none, before.type)), counted, align=4)
+        table = context.make_array(kinds[10])(context, builder, arguments[10])
+        pitch = builder.extract_value(table.shape, 1)
+
+        def column(k: int) -> Any:
+            place = builder.add(at, builder.mul(pitch, ir.Constant(INDEX, k)))
+            return load(context, builder, kinds[10], arguments[10], place)
+
+        def first(k: int) -> Any:
+            place = builder.gep(table.data, [builder.mul(pitch, ir.Constant(INDEX, k))])
+            return broadcast(builder, builder.load(place), current.type)
+
+        def step(parameter: Callable[[int], Any]) -> tuple[Any, Any]:
+            membrane, kept, fired = membranes(builder, arguments[8], parameter, held(11), current)
+            store(context, builder, kinds[11], arguments[11], at, kept)
+            with builder.if_then(builder.trunc(arguments[12], truth)):
+                store(context, builder, kinds[13], arguments[13], at, membrane)
+            return builder.bitcast(fired, INDEX), builder.block
+
+        with builder.if_else(builder.trunc(arguments[9], truth)) as (same, other):
+            with same:
+                uniform = step(first)
+            with other:
+                various = step(column)
+        mask = builder.phi(INDEX)
+        for found in (uniform, various):
+            mask.add_incoming(*found)
+        return mask
+
+    listed, flag = (weights, ids, types.int64, types.boolean, numbers), types.boolean
+    rest = (start, flag, counter, types.int64, flag, p, u, flag, reached, types.int64)
+    return types.uint64(*listed, *rest), generate
