@@ -19,6 +19,7 @@ from unscan.runtime.executors.event.memory import memorise
 from unscan.runtime.executors.event.others import others
 from unscan.runtime.executors.event.program import Code, Op, Program
 from unscan.runtime.executors.event.synapses import arriving
+from unscan.runtime.executors.event.whole_layers import whole_layers
 
 RUN_BY: dict[int, Callable[..., None]] = {
     Op.GATHER: arriving,
@@ -29,6 +30,8 @@ RUN_BY: dict[int, Callable[..., None]] = {
     Op.MEMORY: memorise,
     **{op: integers for op in Op if Op.MEMORY < op < Op.RECALL},
     Op.RECALL: recall,
+    Op.NARROW: whole_layers,
+    Op.WHOLE_LAYER: whole_layers,
 }
 """Operation -> the function that runs its rows; the kernel itself runs those that are not named."""
 

@@ -91,6 +91,7 @@ class Assembly:
     tallied: int = 0
     history: int = 0
     late: int = 0
+    narrow: list[Array] = field(default_factory=list)
     widest: int = 0
     """The most inputs of a matrix of weights."""
 
@@ -162,6 +163,21 @@ class Assembly:
         self.numbers.append(rows.ravel())
         self.params += rows.size
         return start, pitch
+
+    def narrow_weights(self, weights: Array) -> tuple[int, int, int] | None:
+        """Hold a matrix whose numbers are whole and have 8 or 16 bits; return where it starts, its pitch and its bits.
+
+        None where it is no such matrix, or float64, which holds the sums, is not what is computed in.
+        """
+        most = np.abs(weights).max(initial=0)
+        if self.dtype != np.float64 or (weights != np.rint(weights)).any() or most > np.iinfo(np.int16).max:
+            return None
+        kind = np.dtype(np.int8 if most <= np.iinfo(np.int8).max else np.int16)
+        rows = np.zeros((len(weights), padded(weights.shape[1], LANES)), kind)
+        rows[:, : weights.shape[1]] = weights
+        start = sum(map(len, self.narrow))
+        self.narrow.append(rows.ravel().view(np.int8))
+        return start, rows.shape[1], 8 * kind.itemsize
 
     def whole_numbers(self, *numbers: int | Array) -> int:
         """Hold whole numbers behind each other; return where they start."""
@@ -276,6 +292,7 @@ class Assembly:
                 spiking=entry.events is not None,
                 table=np.array(self.rows, np.int64).reshape(-1, len(Column)),
                 params=aligned(np.concatenate([*self.numbers, np.zeros(LANES, self.dtype)])),
+                narrow=aligned(np.concatenate([*self.narrow, np.zeros(LANES, np.int8)])),
                 whole=np.concatenate([*self.whole, np.zeros(1, np.int32)]),
                 buffers=laid_out(buffers, chunk),
                 lists=laid_out(lists, chunk),

@@ -25,7 +25,7 @@ from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
 from unscan.runtime.executors.event.integers import INTEGRATOR
 from unscan.runtime.executors.event.program import VARIANTS, Op, padded
 from unscan.runtime.executors.event.rules import mapped, per_neuron, rule
-from unscan.runtime.executors.event.stateful import remembering, spiking
+from unscan.runtime.executors.event.stateful import layer, remembering, spiking
 from unscan.runtime.executors.event.vector import LANES
 
 
@@ -77,6 +77,8 @@ def _(node: IntegerLI, name: str, assembly: Assembly, ports: Ports) -> Value:
 def _(node: IntegerLIF, name: str, assembly: Assembly, ports: Ports) -> Value:
     alpha = node.alpha if isinstance(node, IntegerCubaLIF) else np.zeros(())
     columns = integrating(node, name, assembly, ports, node.threshold, alpha)
+    if not isinstance(node, IntegerCubaLIF):
+        layer(Op.WHOLE_LAYER, name, assembly, columns["source"])
     return spiking(Op.INTEGRATE, name, assembly, variant=VARIANTS[node.reset, node.phase], **columns)
 
 
@@ -88,9 +90,11 @@ def integrating(
     bias = np.zeros(()) if node.bias is None else node.bias
     held = isinstance(node, IntegerCubaLIF)
     each = (node.beta / one, bias, theta, alpha / one)
-    start, pitch = assembly.constants(np.stack([per_neuron(values, shape) for values in each]), name)
+    vectors = np.stack([per_neuron(values, shape) for values in each])
+    start, pitch = assembly.constants(vectors, name)
     numbers(assembly, name, 2.0**node.shift, 2.0**node.bits)
-    columns = {"source": assembly.joined(ports["x"]), "params": start, "pitch": pitch}
+    alike = int((vectors == vectors[:, :1]).all())
+    columns = {"source": assembly.joined(ports["x"]), "params": start, "pitch": pitch, "inputs": alike}
     columns["whole"] = assembly.whole_numbers(int(node.wraps), int(held), int(bias.any()))
     if held:
         columns["held"] = assembly.reserve(assembly.states, f"{name}.i", shape, LANES)

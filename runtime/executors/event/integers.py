@@ -18,7 +18,7 @@ from unscan.runtime.executors.event.vector import LANES, above, kernel, nonzero
 
 RESCALE, LOOKUP, TABLE_GATE, INTEGRATE, TURN = map(int, list(Op)[27:32])
 OP, WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[:9])
-STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:])
+STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:18])
 ASLEEP, AWAKE, FADING = range(3)
 INTEGRATOR = 5
 """The variant of INTEGRATE that sends its membranes; the others are those of `program.VARIANTS`."""
@@ -127,6 +127,18 @@ def discharge(variant: int, theta: Array, u: Array, reached: Array, ids: Array) 
 
 
 @kernel
+def fade(unit: int, pending: Array, p: Array, u: Array, reached: Array) -> None:
+    """Run one step of a layer of neurons that nothing reaches and that cannot fire."""
+    if pending[unit] == FADING:
+        for k in range(len(u)):
+            u[k] = np.trunc(p[0, k] * u[k])
+        copy(u, len(u), reached, 0)
+        pending[unit] = ASLEEP if silent(u) else FADING
+    else:
+        reached[:] = 0
+
+
+@kernel
 def turn(
     width: int, modes: int, p: Array, unit: float, scale: float, top: float, h: Array, x: Array, y: Array
 ) -> int:
@@ -214,13 +226,8 @@ def integers(
                     pending[unit] = AWAKE
                 else:
                     pending[unit] = ASLEEP if silent(u) else FADING
-            elif pending[unit] == FADING:
-                for k in range(pitch):
-                    u[k] = np.trunc(p[0, k] * u[k])
-                copy(u, pitch, reached, 0)
-                pending[unit] = ASLEEP if silent(u) else FADING
             else:
-                reached[:] = 0
+                fade(unit, pending, p, u, reached)
             here = (slot + t * samples) * width
             if recording:
                 copy(reached, width, membranes, row[MEMBRANES] * slots + here)

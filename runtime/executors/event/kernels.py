@@ -125,7 +125,7 @@ def advance(
             call_at(
                 apart[op], code, room, row, state, spikes, membranes, recording, slots, slot, samples, steps, last
             )  # fmt: skip
-            r += ROWS if op == LAYER else 0
+            r += ROWS if op >= LAYER else 0
         elif op == START:
             for t in range(steps):
                 y = Y[t]
@@ -211,8 +211,8 @@ def look_for_peaks(watched: Array, sent: Array, chunk: int, steps: int, peaks: A
 @kernel
 def run_samples(
     bits: Array, singles: Array, doubles: Array, begin: int, end: int, apart: Array,
-    entry: int, spiking: bool, table: Array, params: Array, whole: Array, buffers: Array, lists: Array, chunk: int,
-    watched: Array,
+    entry: int, spiking: bool, table: Array, params: Array, narrow: Array, whole: Array, buffers: Array,
+    lists: Array, chunk: int, watched: Array,
     values: Array, live: Array, ids: Array, sent: Array, pending: Array, turns: Array, firing: Array, entries: Array,
     history: Array, late: Array, reached: Array, block: Array, counts: Array, totals: Array, tallies: Array,
     peaks: Array, flow: Array, each: Array, told: Array,
@@ -225,7 +225,7 @@ def run_samples(
     scratch; the events of the samples are added to `totals`, and what nodes tally to `tallies`; to those of a sample in
     `each` and `told` where these have rows.
     """
-    code = Code(entry, spiking, table, params, whole, buffers, lists, chunk, watched)
+    code = Code(entry, spiking, table, params, narrow, whole, buffers, lists, chunk, watched)
     room = Workspace(
         values, live, ids, sent, pending, turns, firing, entries, history, late, reached, block, counts, totals,
         tallies, peaks, flow, each, told

@@ -20,7 +20,7 @@ from unscan.runtime.executors.event.synapses import copy, matrix
 from unscan.runtime.executors.event.vector import kernel
 
 SOURCE, SECOND, TARGET, LIST, PARAMS = map(int, list(Column)[2:7])
-STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:])
+STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:18])
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.dense import GROUP, denser, near
+from unscan.runtime.executors.event.dense import GROUP, denser
 from unscan.runtime.executors.event.lif import fire_64
 from unscan.runtime.executors.event.program import Column, Op
 from unscan.runtime.executors.event.synapses import copy, matrix, unpack
@@ -137,14 +137,14 @@ def run_layer(
 
 @kernel
 def at_once(code: Any, room: Any, row: Array, steps: int) -> bool:
-    """Say whether the rows of a layer run at once: not where a dense product is cheaper, or weights come from afar."""
+    """Say whether the rows of a LAYER run at once: not where so much arrives that a dense product is cheaper."""
     arrive, chunk = code.table[row[INPUTS] + 1], code.chunk
     weights = matrix(code.params, arrive[PARAMS], arrive[INPUTS], arrive[PITCH])
     got = room.sent[arrive[LIST] * chunk : (arrive[LIST] + 1) * chunk]
-    fits: bool = near(weights)
+    sparse = True
     for first in range(0, steps - GROUP + 1, GROUP):
-        fits &= not denser(weights, got[first : first + GROUP])
-    return fits
+        sparse &= not denser(weights, got[first : first + GROUP])
+    return sparse
 
 
 def layers(

@@ -15,7 +15,7 @@ from unscan.runtime.executors.event.synapses import add_patches, add_windows, co
 CONVOLVE, POOL, LARGEST, DIVIDE, EMBED, NORM, GATE, PRODUCT, KEEP, PLACE = map(int, list(Op)[12:22])
 CROSS, TIRE, FILTER, DELAY = map(int, list(Op)[22:26])
 OP, WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[:9])
-STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:])
+STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:18])
 
 
 def others(

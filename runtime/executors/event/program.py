@@ -89,8 +89,12 @@ class Op(IntEnum):
     """One IntegerSSM: buffer = its output."""
     RECALL = 32
     """One IntegerMemory: as a matrix memory."""
-    LAYER = 33
+    NARROW = 33
+    """buffer += the weights, whole numbers of 8 or 16 bits, of every neuron that the list names (AC)."""
+    LAYER = 34
     """The START, GATHER or MULTIPLY, COUNT and FIRE that follow it, at once: what passes stays in registers."""
+    WHOLE_LAYER = 35
+    """The START, NARROW, COUNT and INTEGRATE that follow it, at once."""
 
 
 class Column(IntEnum):
@@ -201,6 +205,7 @@ class Code(NamedTuple):
         spiking: whether the input is loaded as a list.
         table: (rows, columns) int64, in the order in which rows run.
         params: every number of the graph, in one array.
+        narrow: the bytes of weights that have 8 or 16 bits.
         whole: every whole number that has no column, int32.
         buffers: (buffers, 2) start and pitch; a buffer holds `chunk` rows.
         lists: (lists, 2) start and pitch, likewise.
@@ -213,6 +218,7 @@ class Code(NamedTuple):
     spiking: bool
     table: Array
     params: Array
+    narrow: Array
     whole: Array
     buffers: Array
     lists: Array

@@ -72,10 +72,15 @@ def _(node: Linear, name: str, assembly: Assembly, ports: Ports) -> Value:
     width = node.weight.shape[0]
     arriving = [(value, assembly.listed(value)) for value in ports["x"]]
     target = biased(name, assembly, width, node.bias)
-    start, pitch = assembly.constants(node.weight.T, name, LINE)
-    assembly.widest = max(assembly.widest, node.weight.shape[1])
     for value, events in arriving:
-        columns = {"target": target, "params": start, "pitch": pitch, "inputs": value.width, "list": events}
+        columns = {"target": target, "inputs": value.width, "list": events}
+        narrow = assembly.narrow_weights(node.weight.T) if value.events is not None else None
+        if narrow is not None:
+            start, pitch, bits = narrow
+            assembly.emit(Op.NARROW, width, params=start, pitch=pitch, variant=bits, **columns)
+            continue
+        columns["params"], columns["pitch"] = assembly.constants(node.weight.T, name, LINE)
+        assembly.widest = max(assembly.widest, value.width)
         if value.events is not None:
             assembly.emit(Op.GATHER, width, **columns)
         else:

@@ -25,6 +25,7 @@ from unscan.compiler.nodes import (
 )
 from unscan.compiler.nodes.neurons import RESETS, Leaky
 from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
+from unscan.runtime.executors.event.dense import NEAR
 from unscan.runtime.executors.event.program import VARIANTS, Column, Op
 from unscan.runtime.executors.event.rules import per_neuron, rule
 from unscan.runtime.executors.event.vector import LANES
@@ -77,26 +78,33 @@ def fire(node: LIF | CubaLIF, name: str, assembly: Assembly, source: int) -> Val
     state = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
     alike = int((numbers == numbers[:, :1]).all())
     columns = {"params": start, "pitch": pitch, "state": state, "unit": assembly.unit(), "inputs": alike}
-    layer(name, assembly, source)
+    layer(Op.LAYER, name, assembly, source)
     return spiking(
         Op.FIRE, name, assembly, source=source, variant=VARIANTS[node.reset, node.phase], **columns
     )
 
 
-LINEAR = ([Op.START, Op.GATHER, Op.COUNT], [Op.START, Op.MULTIPLY, Op.COUNT])
-"""The rows of a Linear that one node feeds."""
+ARRIVING = {Op.LAYER: (Op.GATHER, Op.MULTIPLY), Op.WHOLE_LAYER: (Op.NARROW,)}
+"""What weights a layer may have whose rows run at once."""
 
 
-def layer(name: str, assembly: Assembly, source: int) -> None:
-    """Say that the rows of a Linear and those of the neurons that alone read it run at once, where they may."""
+def layer(op: Op, name: str, assembly: Assembly, source: int) -> None:
+    """Say that the rows of a Linear and those of the neurons that alone read it run at once, where they may.
+
+    So they do if the Linear has one source, and weights that stay near; otherwise row after row.
+    """
     graph, rows = assembly.graph, assembly.rows[-3:]
     (*_, before) = graph.into(name)
-    alone = sum(edge.source == before.source for edge in graph.edges) == 1
-    adjacent = [row[Column.OP] for row in rows] in LINEAR and rows[-1][Column.SOURCE] == source
-    if adjacent and alone and isinstance(graph.nodes[before.source], Linear):
-        if rows[0][Column.VARIANT] == 0:
-            rows[0][Column.PARAMS], _ = assembly.constants(np.zeros((1, rows[0][Column.WIDTH])), name)
-        assembly.emit(Op.LAYER, 0, inputs=len(assembly.rows) - 2)
+    linear = isinstance(graph.nodes[before.source], Linear) and len(graph.out_of(before.source)) == 1
+    if not linear or [row[Column.OP] for row in rows[::2]] != [Op.START, Op.COUNT]:
+        return
+    start, arrive, count = rows
+    bytes_each = arrive[Column.VARIANT] // 8 if op == Op.WHOLE_LAYER else assembly.dtype.itemsize
+    size = arrive[Column.INPUTS] * arrive[Column.PITCH] * bytes_each
+    if arrive[Column.OP] in ARRIVING[op] and count[Column.SOURCE] == source and size <= NEAR:
+        if start[Column.VARIANT] == 0:
+            start[Column.PARAMS], _ = assembly.constants(np.zeros((1, start[Column.WIDTH])), name)
+        assembly.emit(op, 0, inputs=len(assembly.rows) - 2)
         assembly.rows[-4:] = [assembly.rows[-1], *rows]
 
 

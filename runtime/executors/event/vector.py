@@ -69,10 +69,17 @@ def rows(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Ca
 
 def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a b + c, rounded once."""
-    bits = 32 if a.type.element == ir.FloatType() else 64
-    kind = ir.FunctionType(a.type, [a.type] * 3)
-    function = get_or_insert_function(builder.module, kind, f"llvm.fma.v{a.type.count}f{bits}")
-    return builder.call(function, [a, b, c])
+    return each(builder, "fma", a, b, c)
+
+
+def each(builder: Any, function: str, *vectors: Any) -> Any:
+    """Return what a function of LLVM's makes of each number of some vectors."""
+    kind = vectors[0].type
+    bits = 32 if kind.element == ir.FloatType() else 64
+    signature = ir.FunctionType(kind, [kind] * len(vectors))
+    name = f"llvm.{function}.v{kind.count}f{bits}"
+    called = get_or_insert_function(builder.module, signature, name)  # type: ignore[no-untyped-call]
+    return builder.call(called, vectors)
 
 
 @instructions
