@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.graphs import graphs, sequence
+from tests.graphs import MEMORIES, SINGLE, graphs, random_memory, random_node, sequence
 from tests.regimes import REGIMES, Regime, quiet, stack, stacks
 from tests.runtime.test_event import assert_bits, assert_same, assert_same_counts
-from tests.whole_graphs import whole_graphs
-from unscan.compiler.ir import Array, Dialect, Graph, Kind, Node
-from unscan.compiler.nodes import NODES, Delay, Input
+from tests.whole_graphs import WHOLE_SINGLE, whole_graphs, whole_node
+from unscan.compiler.ir import Array, Dialect, Graph, Kind, Node, Signal
+from unscan.compiler.nodes import NODES, Input
 from unscan.compiler.spec import RULES
 from unscan.runtime.agreement import compare
 from unscan.runtime.executors.base import Execution, State
@@ -31,8 +31,8 @@ from unscan.runtime.rounding import Rounding, explained
 LENGTHS = st.sampled_from([1, 2, 31, 32, 33, 63, 64, 65, 100])
 """Around a chunk of 32 steps, and the bits of a mask."""
 ACTIVE = st.sampled_from([0.0, 0.02, 0.2, 0.6, 1.0])
-DOUBLE = Rounding(2.0**-52, 0.0, 0.0)
-SINGLE = Rounding(2.0**-23, 0.0, 0.0)
+FLOAT64 = Rounding(2.0**-52, 0.0, 0.0)
+FLOAT32 = Rounding(2.0**-23, 0.0, 0.0)
 EXACT_IN_SINGLE = 2.0**24
 
 
@@ -106,7 +106,7 @@ def every_regime(drawn: tuple[Graph, Regime], steps: int, samples: int, seed: in
     x = quiet(graph, steps, samples, seed)
     got, wanted = alike(graph, x, seed, exact=regime.exact)
     if not regime.exact:
-        assert_bounded(graph, got, wanted, x, DOUBLE)
+        assert_bounded(graph, got, wanted, x, FLOAT64)
 
 
 def assert_bounded(graph: Graph, got: Execution, wanted: Execution, x: Array, rounding: Rounding) -> None:
@@ -202,7 +202,7 @@ def test_float32_parts_at_ties_alone(
     x = quiet(graph, steps, samples, seed)
     got, wanted = EventDriven(graph).run(x), EventDriven(graph, np.float64).run(x)
     assert got.outputs.dtype == np.float32
-    assert_bounded(graph, got, wanted, x, SINGLE)
+    assert_bounded(graph, got, wanted, x, FLOAT32)
 
 
 @given(stacks((REGIMES[1],), layers=2, widest=640), LENGTHS, st.integers(1, 3), SEEDS)
@@ -221,24 +221,19 @@ def test_float32_is_exact_where_sums_are(
 
 
 Drawn = dict[str, set[Any]]
-"""`Class.field` -> the settings drawn; for an array whether there was one. `Class` -> which kinds of input it had."""
+"""`Class.field` -> the settings drawn; for an array whether there was one."""
+UNREAD = "trained_reset"
+"""The setting that no execution reads."""
 
 
-def note(graph: Graph, drawn: Drawn) -> None:
-    """Add what one graph holds."""
-    for name, node in graph.nodes.items():
-        kind = type(node).__name__
-        drawn.setdefault(kind, set()).update(signal.kind for signal in graph.inputs(name).values())
-        for field in get_type_hints(type(node)):
-            if hasattr(node, field):
-                value = getattr(node, field)
-                drawn.setdefault(f"{kind}.{field}", set()).add(
-                    "array" if isinstance(value, np.ndarray) else value
-                )
-        many = len(graph.into(name)) > len(node.ports)
-        drawn.setdefault("several edges into a port", set()).add(many)
-    drawn.setdefault("loop", set()).add(graph.recurrent)
-    drawn.setdefault("delays in a loop", set()).add(graph.recurrent and len(graph.of(Delay)) > 1)
+def note(node: Node, drawn: Drawn) -> None:
+    """Add the settings of one node."""
+    drawn.setdefault(type(node).__name__, set())
+    for field in get_type_hints(type(node)):
+        value = getattr(node, field, None)
+        drawn.setdefault(f"{type(node).__name__}.{field}", set()).add(
+            "array" if isinstance(value, np.ndarray) else value
+        )
 
 
 def lawful(node: Node, field: str, value: Any) -> bool:
@@ -260,30 +255,42 @@ def test_the_generators_make_every_node_and_every_setting() -> None:
     """A census over what is drawn: a new node or setting that no generator makes fails here."""
     drawn: Drawn = {}
     examples: dict[str, Node] = {}
+    built: dict[str, set[bool]] = {"loop": set(), "several edges into a port": set()}
+
+    def take(node: Node | None) -> None:
+        if node is not None:
+            note(node, drawn)
+            examples[type(node).__name__] = node
 
     @given(st.one_of(graphs(), whole_graphs()))
-    @some(500)
+    @some(150)
     def draw(graph: Graph) -> None:
-        note(graph, drawn)
-        examples.update({type(node).__name__: node for node in graph.nodes.values()})
+        built["loop"].add(graph.recurrent)
+        for name, node in graph.nodes.items():
+            take(node)
+            built["several edges into a port"].add(len(graph.into(name)) > len(node.ports))
 
     draw()
     nodes = {name for name, node in NODES.items() if node.dialect is not Dialect.PARALLEL}
-    assert nodes - drawn.keys() == set(), (
-        "no generator makes these nodes; add them to tests/graphs.py or whole_graphs.py"
-    )
+    assert nodes - drawn.keys() == set(), "no generator makes these; see tests/graphs.py and whole_graphs.py"
+    assert all(both == {False, True} for both in built.values())
+    rng = np.random.default_rng(0)
+    for shape in [(70,), (4, 9), (2, 6, 5)] * 40:
+        signal = Signal(Kind.SPIKE, shape)
+        for kind in SINGLE:
+            take(random_node(rng, kind, signal))
+        for kind in WHOLE_SINGLE:
+            take(whole_node(rng, kind, signal))
+        for memory in MEMORIES:
+            take(random_memory(rng, memory))
     missing = {
         f"{name}.{field}": lacking
         for name in nodes
         for field, hint in get_type_hints(type(examples[name])).items()
-        if hasattr(examples[name], field)
+        if field != UNREAD and hasattr(examples[name], field)
         if (lacking := wanted_of(examples[name], field, hint) - drawn[f"{name}.{field}"])
     }
     assert missing == {}, "no generator draws these settings"
-    for name in sorted(nodes - {"Input", "Embedding"}):
-        assert drawn[name] & {Kind.SPIKE, Kind.GRADED, Kind.REAL}, name
-    for name in ("loop", "delays in a loop", "several edges into a port"):
-        assert drawn[name] == {False, True}, name
 
 
 def test_the_regimes_reach_every_activity() -> None:
