@@ -134,13 +134,13 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @given(graphs(), LENGTHS, st.integers(1, 4), ACTIVE, SEEDS)
-@some(120)
+@some(90)
 def test_every_node(graph: Graph, steps: int, samples: int, rate: float, seed: int) -> None:
     every_node(graph, steps, samples, rate, seed)
 
 
 @given(whole_graphs(), LENGTHS, st.integers(1, 4), ACTIVE, SEEDS)
-@some(120)
+@some(90)
 def test_every_node_of_whole_numbers(graph: Graph, steps: int, samples: int, rate: float, seed: int) -> None:
     every_whole_node(graph, steps, samples, rate, seed)
 
@@ -188,7 +188,7 @@ def test_long_runs(regime: Regime) -> None:
 
 
 @given(graphs(), SEEDS)
-@some(3)
+@some(2)
 def test_long_runs_of_every_node(graph: Graph, seed: int) -> None:
     every_node(graph, 2000, 1, 0.1, seed)
 
@@ -262,15 +262,17 @@ def test_the_generators_make_every_node_and_every_setting() -> None:
             note(node, drawn)
             examples[type(node).__name__] = node
 
-    @given(st.one_of(graphs(), whole_graphs()))
-    @some(150)
-    def draw(graph: Graph) -> None:
-        built["loop"].add(graph.recurrent)
-        for name, node in graph.nodes.items():
-            take(node)
-            built["several edges into a port"].add(len(graph.into(name)) > len(node.ports))
+    for generator, many in ((graphs(), 250), (whole_graphs(), 100)):
 
-    draw()
+        @given(generator)
+        @some(many)
+        def draw(graph: Graph) -> None:
+            built["loop"].add(graph.recurrent)
+            for name, node in graph.nodes.items():
+                take(node)
+                built["several edges into a port"].add(len(graph.into(name)) > len(node.ports))
+
+        draw()
     nodes = {name for name, node in NODES.items() if node.dialect is not Dialect.PARALLEL}
     assert nodes - drawn.keys() == set(), "no generator makes these; see tests/graphs.py and whole_graphs.py"
     assert all(both == {False, True} for both in built.values())
