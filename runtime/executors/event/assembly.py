@@ -90,6 +90,7 @@ class Assembly:
     tallied: int = 0
     history: int = 0
     late: int = 0
+    scratch: int = 0
 
     def emit(self, op: Op, width: int, **columns: int) -> None:
         """Add a row to the table."""
@@ -299,5 +300,6 @@ class Assembly:
                 tallies=self.tallied,
                 history=self.history,
                 late=self.late,
+                scratch=max([self.scratch, *buffers]),
             ),
         )

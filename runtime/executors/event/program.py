@@ -52,7 +52,7 @@ class Op(IntEnum):
     POOL = 13
     """buffer += every neuron that the list names, at the windows that see it."""
     LARGEST = 14
-    """buffer = the largest number of the source in each window."""
+    """buffer = the largest number of the source in each window; of spikes, 1 where one is seen."""
     DIVIDE = 15
     """buffer = itself / a number."""
     EMBED = 16
@@ -227,6 +227,7 @@ class Sizes(NamedTuple):
         entries: of the largest memory.
         tallies: numbers that nodes tally.
         history, late: decays, and whole numbers, of memories whose entries decay late.
+        scratch: of what one row keeps while it runs.
     """
 
     values: int
@@ -239,6 +240,7 @@ class Sizes(NamedTuple):
     tallies: int
     history: int
     late: int
+    scratch: int
 
 
 @dataclass(frozen=True)
