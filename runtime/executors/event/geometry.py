@@ -89,7 +89,7 @@ class Patches:
         area: numbers of one group's image.
         span: numbers from one row of a patch to the next in the image.
         run: how many places stand next to each other in the image, over and over.
-        points: (points, 4) where in the image and in the weights a point's patch starts, its rows, and the lines of one.
+        points: (points, 4) where a point's patch starts in the image, and in the weights, its rows, the lines of one.
         starts: (places + padding to a line,) where the channels of a place start in the image.
     """
 

@@ -25,7 +25,7 @@ def at_line(context: Any, builder: Any, array_type: Any, array: Any, at: Any) ->
     return builder.bitcast(start, vector.as_pointer())
 
 
-def addition(times: bool) -> Any:
+def addition() -> Any:
     """Return the intrinsic (y, at, w, start, number): the line of y at `at` += that of w at `start`, times a number."""
 
     @intrinsic
@@ -33,15 +33,14 @@ def addition(times: bool) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             y_type, _, w_type, _, _ = signature.args
             y_array, here, w_array, there, factor = arguments
-            align = y_type.dtype.bitwidth // 8
+            align, index = y_type.dtype.bitwidth // 8, ir.IntType(32)
             line = builder.load(at_line(context, builder, w_type, w_array, there), align=align)
-            if times:
-                every = ir.Constant(line.type, ir.Undefined)
-                for k in range(line.type.count):
-                    every = builder.insert_element(every, factor, ir.Constant(ir.IntType(32), k))
-                line = builder.fmul(every, line)
+            nothing = ir.Constant(line.type, ir.Undefined)
+            one = builder.insert_element(nothing, factor, ir.Constant(index, 0))
+            first = ir.Constant(ir.VectorType(index, line.type.count), [0] * line.type.count)
+            product = builder.fmul(builder.shuffle_vector(one, nothing, first), line)
             place = at_line(context, builder, y_type, y_array, here)
-            builder.store(builder.fadd(builder.load(place, align=align), line), place, align=align)
+            builder.store(builder.fadd(builder.load(place, align=align), product), place, align=align)
             return context.get_dummy_value()
 
         return types.void(y, types.int64, w, types.int64, w.dtype), generate
@@ -49,15 +48,14 @@ def addition(times: bool) -> Any:
     return add
 
 
-add_line = addition(times=False)
-add_line_times = addition(times=True)
+add_line = addition()
 
 
 def transposition() -> Any:
-    """Return the intrinsic that writes n lines of x, each of n numbers, as the columns of n lines: (x, starts, first,
-    shift, tile); line k starts at starts[first + k] + shift.
+    """Return the intrinsic (x, starts, first, shift, tile): n lines of x, n numbers each, become columns of a tile.
 
-    Lines i and i + n / 2 are interleaved, log2 n times: each time the bits of (line, number) rotate by one.
+    Line k of x starts at starts[first + k] + shift. Lines i and i + n / 2 are interleaved, log2 n times: each time
+    the bits of the index (line, number) rotate by one.
     """
 
     @intrinsic

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.lines import LINE_BYTES, add_line, add_line_times, transpose
+from unscan.runtime.executors.event.lines import LINE_BYTES, add_line, transpose
 from unscan.runtime.executors.event.vector import kernel
 
 FEW = 4
@@ -25,24 +25,29 @@ def add_patches(
     inside, outside, ins, outs, groups = whole[0], whole[1], whole[2], whole[3], whole[4]
     pitch, area, span, run = whole[5], whole[6], whole[7], whole[8]
     points, starts = whole[9 : 9 + 4 * inside], whole[9 + 4 * inside :]
-    line = LINE_BYTES // scratch.itemsize
+    line, one = LINE_BYTES // scratch.itemsize, weights.dtype.type(1)
     image, tile = scratch[: groups * area], scratch[groups * area :]
     image[:] = 0
     for k in range(total):
         channel = ids[k] // inside
         point = 4 * (ids[k] - channel * inside)
         at, start = channel // ins * area + points[point], channel * pitch + points[point + 1]
+        number = one if spiking else numbers[ids[k]]
         width = points[point + 3] * line
-        number = weights.dtype.type(1) if spiking else numbers[ids[k]]
         for _ in range(points[point + 2]):
-            if spiking:
-                for i in range(0, width, line):
-                    add_line(image, at + i, weights, start + i, number)
-            else:
-                for i in range(0, width, line):
-                    add_line_times(image, at + i, weights, start + i, number)
+            for i in range(0, width, line):
+                add_line(image, at + i, weights, start + i, number)
             at += span
             start += width
+    take_out(outside, outs, groups, area, run, starts, image, tile, target)
+
+
+@kernel
+def take_out(
+    outside: int, outs: int, groups: int, area: int, run: int, starts: Array, image: Array, tile: Array, target: Array
+) -> None:  # fmt: skip
+    """Add to target, channel by channel, an image whose channels stand last."""
+    line = LINE_BYTES // image.itemsize
     for group in range(groups):
         corner, first = group * area, group * outs
         if outs < FEW:
@@ -59,7 +64,7 @@ def add_patches(
                     for c in range(min(line, outs - o)):
                         there = (first + o + c) * outside + p
                         if many == line:
-                            add_line(target, there, tile, c * line, tile[0])
+                            add_line(target, there, tile, c * line, image.dtype.type(1))
                         else:
                             for i in range(many):
                                 target[there + i] += tile[c * line + i]
