@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, gcd
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +123,7 @@ class Patches:
         block = ceil(columns / x.apart) + margin
         pitch = x.apart * block
 
-        def position(row: int, column: int) -> int:
+        def position(row: Any, column: Any) -> Any:
             return (row * pitch + column % x.apart * block + margin + column // x.apart) * outs
 
         parts, places_of, lines = [], {}, [padded(len(taps) * outs, line) for taps in x.phases]
