@@ -90,7 +90,7 @@ def torch_loop(graph: Graph, x: torch.Tensor) -> Callable[[], int]:
         def neurons(layer: int, current: torch.Tensor) -> torch.Tensor:
             nonlocal fired
             membrane = BETA * state[layer] + current
-            spikes = (membrane > thetas[layer]).to(membrane.dtype)
+            spikes: torch.Tensor = (membrane > thetas[layer]).to(membrane.dtype)
             state[layer] = membrane * (1 - spikes)
             fired = fired + spikes.sum(dtype=torch.float64)
             return spikes
