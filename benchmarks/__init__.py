@@ -14,5 +14,6 @@ BENCHMARKS = {
     "memory_inference": "a step of a sparse matrix memory: event by event, onnxruntime, torch",
     "c_inference": "a network of whole numbers in C: gcc, the event executor, onnxruntime",
     "stream": "a sensor's loop: a step of a stream, beside the executors' own",
+    "convolution": "event-driven inference of a convolutional network: the event executor, onnxruntime, torch",
     "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch",
 }

@@ -94,6 +94,7 @@ class Assembly:
     narrow: list[Array] = field(default_factory=list)
     widest: int = 0
     """The most inputs of a matrix of weights."""
+    scratch: int = 0
 
     def emit(self, op: Op, width: int, **columns: int) -> None:
         """Add a row to the table."""
@@ -320,5 +321,6 @@ class Assembly:
                 history=self.history,
                 late=self.late,
                 block=self.widest * GROUP,
+                scratch=max([self.scratch, *buffers]),
             ),
         )

@@ -9,8 +9,9 @@ import numpy as np
 from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.elements import gate, keep_largest, normalise, place
 from unscan.runtime.executors.event.neurons import cross, delayed, filter_modes, remembered, straighten, tire
+from unscan.runtime.executors.event.patches import add_patches, add_windows, largest_of, mark_windows
 from unscan.runtime.executors.event.program import Column, Op
-from unscan.runtime.executors.event.synapses import add_patches, add_windows, copy, largest_of, matrix
+from unscan.runtime.executors.event.synapses import copy, matrix
 
 CONVOLVE, POOL, LARGEST, DIVIDE, EMBED, NORM, GATE, PRODUCT, KEEP, PLACE = map(int, list(Op)[12:22])
 CROSS, TIRE, FILTER, DELAY = map(int, list(Op)[22:26])
@@ -37,19 +38,29 @@ def others(
     )
     e_sent = room.sent[events * chunk : (events + 1) * chunk]
     whole, reached, unit = code.whole[row[WHOLE] :], room.reached, row[UNIT]
-    if op in (CONVOLVE, POOL):
-        weights = code.params[at : at + row[PITCH]]
+    if op == CONVOLVE:
+        weights = code.params[at : at + row[INPUTS] * row[PITCH]]
         for t in range(steps):
             if e_sent[t] > 0:
                 y_live[t] = 1
-                if op == CONVOLVE:
-                    add_patches(whole, weights, variant == 1, E[t], e_sent[t], X[t], Y[t])
-                else:
-                    add_windows(whole, variant == 1, E[t], e_sent[t], X[t], Y[t])
+                add_patches(whole, weights, variant == 1, E[t], e_sent[t], X[t], reached, Y[t])
+    elif op == POOL:
+        for t in range(steps):
+            if e_sent[t] > 0:
+                y_live[t] = 1
+                add_windows(whole, variant == 1, E[t], e_sent[t], X[t], Y[t])
     elif op == LARGEST:
         for t in range(steps):
-            largest_of(whole, width, X[t], Y[t])
-            y_live[t] = x_live[t]
+            if variant == 1:
+                y_live[t] = e_sent[t] > 0
+                Y[t, :] = 0
+                mark_windows(whole, E[t], e_sent[t], Y[t])
+            else:
+                y_live[t] = x_live[t]
+                if x_live[t] == 0:
+                    Y[t, :] = 0
+                else:
+                    largest_of(whole, width, X[t], Y[t])
     elif op == DIVIDE:
         for t in range(steps):
             if x_live[t] != 0:

@@ -52,7 +52,7 @@ class Op(IntEnum):
     POOL = 13
     """buffer += every neuron that the list names, at the windows that see it."""
     LARGEST = 14
-    """buffer = the largest number of the source in each window."""
+    """buffer = the largest number of the source in each window; of spikes, 1 where one is seen."""
     DIVIDE = 15
     """buffer = itself / a number."""
     EMBED = 16
@@ -237,6 +237,7 @@ class Sizes(NamedTuple):
         tallies: numbers that nodes tally.
         history, late: decays, and whole numbers, of memories whose entries decay late.
         block: numbers that arrive at one layer in a group of steps.
+        scratch: of what one row keeps while it runs.
     """
 
     values: int
@@ -250,6 +251,7 @@ class Sizes(NamedTuple):
     history: int
     late: int
     block: int
+    scratch: int
 
 
 @dataclass(frozen=True)

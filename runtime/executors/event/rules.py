@@ -34,9 +34,10 @@ from unscan.compiler.nodes import (
     Scale,
     TopK,
 )
-from unscan.compiler.nodes.convolution import Window
 from unscan.compiler.nodes.stateless import FUNCTIONS
 from unscan.runtime.executors.event.assembly import LINE, Assembly, Ports, Value
+from unscan.runtime.executors.event.geometry import Patches, reach
+from unscan.runtime.executors.event.lines import LINE_BYTES
 from unscan.runtime.executors.event.program import Op
 
 
@@ -90,18 +91,19 @@ def _(node: Linear, name: str, assembly: Assembly, ports: Ports) -> Value:
 
 @rule.register
 def _(node: Convolution, name: str, assembly: Assembly, ports: Ports) -> Value:
-    out, ins, *kernel = node.weight.shape
-    shape = assembly.graph.inputs(name)["x"].shape
+    shape, outs = assembly.graph.inputs(name)["x"].shape, len(node.weight) // node.groups
     places = assembly.graph.signals[name].shape[1:]
     bias = None if node.bias is None else np.repeat(node.bias, prod(places))
-    target = biased(name, assembly, out * prod(places), bias)
-    parts = node.weight.reshape(node.groups, out // node.groups, ins, -1).swapaxes(1, 2)
-    start, pitch = assembly.constants(parts.reshape(1, -1), name)
-    sizes = (prod(shape[1:]), prod(places), ins, out // node.groups, prod(kernel))
-    assert isinstance(node.dilation, tuple)
-    whole = assembly.whole_numbers(*sizes, reach(node, shape[1:], tuple(kernel), places, node.dilation))
+    target = biased(name, assembly, len(node.weight) * prod(places), bias)
+    line = LINE_BYTES // assembly.dtype.itemsize
+    made = Patches.of(node, shape[1:], places, line)
+    start, pitch = assembly.constants(made.weights, name, LINE)
+    sizes = (prod(shape[1:]), prod(places), node.weight.shape[1], outs, node.groups, pitch)
+    whole = assembly.whole_numbers(*sizes, made.area, made.span, made.run, made.points, made.starts)
+    assembly.scratch = max(assembly.scratch, node.groups * made.area + line * line)
+    columns = {"params": start, "pitch": pitch, "inputs": shape[0], "whole": whole}
     for value in ports["x"]:
-        slide(Op.CONVOLVE, assembly, value, target, params=start, pitch=pitch, whole=whole)
+        slide(Op.CONVOLVE, assembly, value, target, **columns)
     return assembly.counted(name, target)
 
 
@@ -111,8 +113,7 @@ def _(node: Pool2d, name: str, assembly: Assembly, ports: Ports) -> Value:
     width = shape[0] * prod(places)
     target = biased(name, assembly, width, None)
     assert isinstance(node.kernel, tuple)
-    sizes = (prod(shape[1:]), prod(places), 1, 1, prod(node.kernel))
-    whole = assembly.whole_numbers(*sizes, reach(node, shape[1:], node.kernel, places, (1, 1)))
+    whole = assembly.whole_numbers(prod(shape[1:]), prod(places), reach(node, shape[1:], node.kernel, places))
     slide(Op.POOL, assembly, assembly.together(ports["x"]), target, whole=whole)
     if isinstance(node, AvgPool2d):
         numbers, _ = assembly.constants(np.full((1, 1), prod(node.kernel), np.float64), name)
@@ -125,10 +126,13 @@ def _(node: MaxPool2d, name: str, assembly: Assembly, ports: Ports) -> Value:
     shape, places = assembly.graph.inputs(name)["x"].shape, assembly.graph.signals[name].shape[1:]
     target = assembly.buffer(shape[0] * prod(places))
     assert isinstance(node.kernel, tuple)
-    sizes = (prod(shape[1:]), prod(places), 1, 1, prod(node.kernel))
-    whole = assembly.whole_numbers(*sizes, reach(node, shape[1:], node.kernel, places, (1, 1)))
-    source = assembly.joined(ports["x"])
-    assembly.emit(Op.LARGEST, prod(shape), source=source, target=target, whole=whole)
+    whole = assembly.whole_numbers(prod(shape[1:]), prod(places), reach(node, shape[1:], node.kernel, places))
+    value = assembly.together(ports["x"])
+    columns = {"target": target, "whole": whole}
+    if value.events is not None:
+        assembly.emit(Op.LARGEST, value.width, list=value.events, variant=1, **columns)
+    else:
+        assembly.emit(Op.LARGEST, value.width, source=assembly.numbers_of(value), **columns)
     return assembly.counted(name, target)
 
 
@@ -138,29 +142,6 @@ def slide(op: Op, assembly: Assembly, value: Value, target: int, **columns: int)
     variant = int(value.events is not None)
     events = assembly.listed(value)
     assembly.emit(op, value.width, source=source, list=events, target=target, variant=variant, **columns)
-
-
-def reach(
-    node: Window,
-    space: tuple[int, ...],
-    kernel: tuple[int, ...],
-    places: tuple[int, ...],
-    dilation: tuple[int, ...],
-) -> Array:
-    """Return which windows see each point of a channel's space, and with which tap.
-
-    First, for each point, where its pairs start, and where the last ones end; then the pairs (place, tap).
-    """
-    assert isinstance(node.stride, tuple)
-    assert isinstance(node.padding, tuple)
-    axes = range(node.axes)
-    place, tap = np.indices(places).reshape(node.axes, -1, 1), np.indices(kernel).reshape(node.axes, 1, -1)
-    seen = [place[i] * node.stride[i] + tap[i] * dilation[i] - node.padding[i] for i in axes]
-    inside = np.all([(seen[i] >= 0) & (seen[i] < space[i]) for i in axes], axis=0)
-    pairs = np.argwhere(inside)
-    points = np.ravel_multi_index(tuple(each[inside] for each in seen), space)
-    firsts = np.concatenate([[0], np.cumsum(np.bincount(points, minlength=prod(space)))])
-    return np.concatenate([firsts, pairs[np.argsort(points, kind="stable")].ravel()])
 
 
 def biased(name: str, assembly: Assembly, width: int, bias: Array | None) -> int:

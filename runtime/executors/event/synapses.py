@@ -1,4 +1,4 @@
-"""Weights met by events: the loops of matrices, convolutions and pools."""
+"""Weights met by events: the loops of matrices."""
 
 from __future__ import annotations
 
@@ -93,52 +93,3 @@ def arriving(
     E = matrix(room.ids, code.lists[events, 0], chunk, code.lists[events, 1])
     sent, live = room.sent[events * chunk :], room.live[target * chunk :]
     add_arriving(weights, E, sent, row[OP] == GATHER, X, room.block, Y[:steps], live)
-
-
-@kernel
-def add_patches(
-    whole: Array, weights: Array, spiking: bool, ids: Array, total: int, numbers: Array, target: Array
-) -> None:
-    """Add to target what the first `total` ids send through a convolution: their weights, each times its number.
-
-    whole: numbers per input channel and per output channel, input channels of a group, output channels of a group,
-    taps; then the reach of each input (see `rules.reach`). weights: (input channels, outputs, taps).
-    """
-    inside, outside, ins, outs, taps = whole[0], whole[1], whole[2], whole[3], whole[4]
-    firsts, links = whole[5 : 6 + inside], whole[6 + inside :]
-    for k in range(total):
-        channel = ids[k] // inside
-        at = ids[k] - channel * inside
-        number = weights.dtype.type(1) if spiking else numbers[ids[k]]
-        for o in range(outs):
-            patch = (channel * outs + o) * taps
-            image = (channel // ins * outs + o) * outside
-            for e in range(firsts[at], firsts[at + 1]):
-                target[image + links[2 * e]] += number * weights[patch + links[2 * e + 1]]
-
-
-@kernel
-def add_windows(whole: Array, spiking: bool, ids: Array, total: int, numbers: Array, target: Array) -> None:
-    """Add to target the first `total` ids, or their numbers, at every window that sees them; see `add_patches`."""
-    inside, outside = whole[0], whole[1]
-    firsts, links = whole[5 : 6 + inside], whole[6 + inside :]
-    for k in range(total):
-        channel = ids[k] // inside
-        at = ids[k] - channel * inside
-        number = target.dtype.type(1) if spiking else numbers[ids[k]]
-        for e in range(firsts[at], firsts[at + 1]):
-            target[channel * outside + links[2 * e]] += number
-
-
-@kernel
-def largest_of(whole: Array, width: int, x: Array, y: Array) -> None:
-    """Write the largest of x (channels after each other, `width` numbers) in every window; see `add_patches`."""
-    inside, outside = whole[0], whole[1]
-    firsts, links = whole[5 : 6 + inside], whole[6 + inside :]
-    y[: width // inside * outside] = -np.inf
-    for i in range(width):
-        channel = i // inside
-        at = i - channel * inside
-        for e in range(firsts[at], firsts[at + 1]):
-            place = channel * outside + links[2 * e]
-            y[place] = max(y[place], x[i])

@@ -77,7 +77,7 @@ class Workspace(NamedTuple):
             entries=np.zeros(sizes.entries, np.int32),
             history=np.zeros(sizes.history, code.params.dtype),
             late=np.zeros(sizes.late, np.int32),
-            reached=aligned(np.zeros(max(code.buffers[:, 1]), code.params.dtype)),
+            reached=aligned(np.zeros(sizes.scratch, code.params.dtype)),
             block=aligned(np.zeros(sizes.block, code.params.dtype)),
             counts=aligned(np.zeros(sizes.counters, np.int32)),
             totals=np.zeros(sizes.counters, np.int64),
