@@ -17,12 +17,15 @@ from unscan.runtime.executors.event.late import recall
 from unscan.runtime.executors.event.memory import memorise
 from unscan.runtime.executors.event.others import others
 from unscan.runtime.executors.event.program import Code, Op, Program
+from unscan.runtime.executors.event.sparse import scatter, wake
 
 RUN_BY: dict[int, Callable[..., None]] = {
     **{op: others for op in Op if Op.STORE < op < Op.MEMORY},
     Op.MEMORY: memorise,
     **{op: integers for op in Op if Op.MEMORY < op < Op.RECALL},
     Op.RECALL: recall,
+    Op.SCATTER: scatter,
+    Op.WAKE: wake,
 }
 """Operation -> the function that runs its rows; the kernel itself runs those that are not named."""
 

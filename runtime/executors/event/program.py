@@ -89,6 +89,10 @@ class Op(IntEnum):
     """One IntegerSSM: buffer = its output."""
     RECALL = 32
     """One IntegerMemory: as a matrix memory."""
+    SCATTER = 33
+    """buffer += the weights that are not 0 of every neuron that the list names; times a number, or AC."""
+    WAKE = 34
+    """One LIF that only such weights feed: list = the neurons that fire."""
 
 
 class Column(IntEnum):
@@ -142,6 +146,8 @@ VARIANTS: dict[tuple[str, str], int] = {
 
 STEPS = 64
 """Steps of which a memory that decays late keeps the decays."""
+POWERS = 1024
+"""Powers of a neuron's decay that are held, from that of 0 steps up."""
 
 
 class Tally(NamedTuple):
@@ -226,7 +232,7 @@ class Sizes(NamedTuple):
         firing: words of the bitmaps of what fires in memories.
         entries: of the largest memory.
         tallies: numbers that nodes tally.
-        history, late: decays, and whole numbers, of memories whose entries decay late.
+        history, late: numbers, and whole ones, of what decays late: memories and neurons.
     """
 
     values: int

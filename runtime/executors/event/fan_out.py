@@ -1,0 +1,72 @@
+"""Weights most of which are 0: which layers are computed by the others alone, and how those are laid out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unscan.compiler.ir import Array, Graph, Kind
+from unscan.compiler.nodes import LIF, Linear
+from unscan.runtime.executors.event.assembly import Assembly, Fan, Value
+from unscan.runtime.executors.event.program import POWERS
+
+DENSEST = 0.1
+TABLES = 8
+"""Neurons of more decays than this take their powers by squaring: tables would not stay in cache."""
+
+
+def mostly_zero(weight: Array) -> bool:
+    """Say whether it is cheaper to go over the weights that are not 0 than over whole rows."""
+    return np.count_nonzero(weight) <= DENSEST * weight.size
+
+
+def waking(graph: Graph, name: str) -> bool:
+    """Say whether a node is a LIF that only sparse weights feed, so that it need not decay at every step.
+
+    Its reset acts at once and beta lies in [0, 1]: a membrane below its level stays there while nothing arrives.
+    """
+    node = graph.nodes[name]
+    return (
+        isinstance(node, LIF)
+        and (node.phase == "now" or node.reset == "none")
+        and bool(((node.beta >= 0) & (node.beta <= 1)).all())
+        and all(fanned(graph, edge.source) for edge in graph.into(name))
+    )
+
+
+def fanned(graph: Graph, name: str) -> bool:
+    """Say whether a node is a Linear of sparse weights without bias, which spikes feed, and which has one reader."""
+    node = graph.nodes[name]
+    return (
+        isinstance(node, Linear)
+        and node.bias is None
+        and len(graph.out_of(name)) == 1
+        and all(graph.signals[edge.source].kind is Kind.SPIKE for edge in graph.into(name))
+        and mostly_zero(node.weight)
+    )
+
+
+def fans(node: Linear, name: str, assembly: Assembly, arriving: list[Value]) -> tuple[Fan, ...]:
+    """Hold sparse weights for the neurons that they feed; return them for each list of spikes that arrives."""
+    whole, start = pairs(node, name, assembly)
+    return tuple(
+        Fan(value.events, whole, value.width, start) for value in arriving if value.events is not None
+    )
+
+
+def pairs(node: Linear, name: str, assembly: Assembly) -> tuple[int, int]:
+    """Hold the weights that are not 0, by presynaptic neuron; return where the neurons and the weights start.
+
+    The neurons are those of `sparse.scatter_spikes`: where each input's weights start, then what each weight reaches.
+    """
+    inputs, outputs = np.nonzero(node.weight.T)
+    firsts = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=node.weight.shape[1]))])
+    start, _ = assembly.constants(node.weight[outputs, inputs][None], name)
+    return assembly.whole_numbers(firsts, outputs), start
+
+
+def powers(beta: Array) -> tuple[Array, Array]:
+    """Return the powers of decays (tables, POWERS), and the table of each neuron; none, and -1, where they are many."""
+    found, which = np.unique(beta, return_inverse=True)
+    if len(found) > TABLES:
+        return np.empty((0, POWERS)), np.full(beta.shape, -1)
+    return found[:, None] ** np.arange(POWERS), which
