@@ -1,10 +1,10 @@
 """Weights most of which are 0: the loops that go over the others alone, and neurons that only their events wake.
 
 The weights of a presynaptic neuron stand behind each other, each with the neuron that it reaches. A layer that nothing
-but such weights feeds decays late: `since` holds the step up to which a membrane is decayed, and a neuron is looked at
-where a weight reaches it, or where it may fire without one (the reset left it at its level or above; as beta <= 1,
-none comes there by decay). Both stand in a bitmap, so that they are looked at in their order, as in `memory`; a
-membrane then takes beta^dt at once. A step costs its weights, the neurons that it looks at, and C / 4096 words.
+but such weights feeds decays late: `seen` holds the step at which a neuron was last looked at, and it is looked at
+where a weight reaches it, or where it may fire without one (its reset left it at its level or above; as beta <= 1,
+none comes there by decay). Its membrane then takes beta^dt at once. A step costs its weights, the neurons that it
+looks at, and, where some fire, C / 4096 words of a bitmap that puts them in order.
 
 beta^dt comes from a table, rounded once, or by squaring, with at most dt roundings: as far from the exact product as
 the dt products of a neuron that decays at every step.
@@ -28,26 +28,27 @@ STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, 
 
 @kernel
 def scatter_spikes(
-    pairs: Array, inputs: int, weights: Array, ids: Array, total: int, x: Array, firing: Array, words: int
-) -> int:
-    """Add to x the weights of the first `total` ids, and mark what they reach; return how many weights there were.
+    pairs: Array, inputs: int, weights: Array, ids: Array, total: int, x: Array, seen: Array, now: int,
+    entries: Array, many: int,
+) -> int:  # fmt: skip
+    """Add to x the weights of the first `total` ids, and list what they reach behind the `many` that are listed.
 
     pairs: where the weights of each input start, and where the last ones end; then the neuron that each reaches.
+    seen (C, 2): the last step at which a neuron was looked at, and listed. Returns how many are listed now.
     """
-    met = 0
     for k in range(total):
-        first, end = pairs[ids[k]], pairs[ids[k] + 1]
-        met += end - first
-        for e in range(first, end):
+        for e in range(pairs[ids[k]], pairs[ids[k] + 1]):
             i = pairs[inputs + 1 + e]
             x[i] += weights[e]
-            mark(firing, words, i)
-    return met
+            entries[many] = i
+            many += seen[i, 1] != now
+            seen[i, 1] = now
+    return many
 
 
 @kernel
-def drained(firing: Array, words: int, entries: Array) -> int:
-    """List the entries whose bits are set, in their order, and take the bits back; return how many there are."""
+def drain(firing: Array, words: int, entries: Array) -> None:
+    """List the entries whose bits are set, in their order, and take the bits back."""
     found = 0
     for group in range(words, len(firing)):
         filled = firing[group]
@@ -57,7 +58,6 @@ def drained(firing: Array, words: int, entries: Array) -> int:
             filled &= filled - np.uint64(1)
             found = unpack(firing[word], word << 6, entries, found)
             firing[word] = 0
-    return found
 
 
 @kernel
@@ -79,24 +79,24 @@ def decay(beta: float, which: int, powers: Array, steps: int) -> float:
 
 
 @kernel
-def advanced(p: Array, which: Array, powers: Array, u: Array, since: Array, now: int, y: Array) -> None:
+def advanced(p: Array, which: Array, powers: Array, u: Array, seen: Array, now: int, y: Array) -> None:
     """Write the membranes that are decayed up to step `now`, as if nothing had arrived since they were looked at."""
     for i in range(len(which)):
-        steps = now - since[i]
+        steps = now - seen[i, 0]
         y[i] = u[i] if steps == 0 or u[i] == 0 else decay(p[i, 0], which[i], powers, steps) * u[i]
 
 
 @kernel
 def look(
-    variant: int, p: Array, which: Array, powers: Array, u: Array, since: Array, now: int, x: Array, counts: Array,
-    counters: Array, entries: Array, many: int, reached: Array, ids: Array, firing: Array, words: int,
-) -> int:  # fmt: skip
-    """Run step `now` of the entries that are listed; list those that fire, and return how many there are.
+    variant: int, p: Array, which: Array, powers: Array, u: Array, seen: Array, now: int, x: Array, counts: Array,
+    counters: Array, entries: Array, many: int, reached: Array, firing: Array, words: int, waiting: Array,
+) -> tuple[int, int]:  # fmt: skip
+    """Run step `now` of the neurons that are listed; mark those that fire, list what may fire without input next.
 
     p (C, 4): beta, gain, the level at which a neuron fires, theta. x (layers, C): what arrived, set back to 0; what is
-    not 0 is counted. reached: membranes before the reset, one for each entry. Marked is what may fire at the next step.
+    not 0 is counted. reached: membranes before the reset, one for each entry. Returns how many fire, and how many wait.
     """
-    found = 0
+    found = left = 0
     for e in range(many):
         i = entries[e]
         current = x[0, i]
@@ -106,19 +106,19 @@ def look(
             counts[counters[layer] + i] += x[layer, i] != 0
             current += x[layer, i]
             x[layer, i] = 0
-        membrane = decay(p[i, 0], which[i], powers, now - since[i]) * u[i] + p[i, 1] * current
-        since[i], reached[e] = now, membrane
+        membrane = decay(p[i, 0], which[i], powers, now - seen[i, 0]) * u[i] + p[i, 1] * current
+        seen[i, 0], reached[e] = now, membrane
         if membrane >= p[i, 2]:
-            ids[found] = i
+            mark(firing, words, i)
             found += 1
             if variant == 1:
                 membrane -= p[i, 3]
             elif variant == 2:
                 membrane = x.dtype.type(0)
-            if membrane >= p[i, 2]:
-                mark(firing, words, i)
+            waiting[left] = i
+            left += membrane >= p[i, 2]
         u[i] = membrane
-    return found
+    return found, left
 
 
 def scatter(
@@ -161,40 +161,48 @@ def wake(
     late, counters = room.late[whole[6] :], whole[7:]
     feeding = matrix(whole, 7 + layers, fans, 5)
     start = 7 + layers + 5 * fans
-    which, since = whole[start : start + width], late[:width]
+    which, seen = whole[start : start + width], matrix(late, 0, width, 2)
+    waiting, kept = late[2 * width : 3 * width], late[3 * width :]
     p = matrix(code.params, row[PARAMS], width, 4)
     powers = matrix(code.params, row[PARAMS] + row[PITCH], tables, POWERS)
     u, entries = state[row[STATE] : row[STATE] + width], room.entries
     firing = room.firing[first_word : first_word + words + (words + 63) // 64]
     E = matrix(room.ids, code.lists[row[LIST], 0], chunk, code.lists[row[LIST], 1])
     tally = room.tallies[row[TALLY] : row[TALLY] + 1]
-    now = late[width]
+    now, left = kept[0], kept[1]
     if room.pending[row[UNIT]]:
-        room.pending[row[UNIT]], now = 0, 0
-        firing[:] = 0
-        since[:] = 0
+        room.pending[row[UNIT]], now, left = 0, 0, 0
+        seen[:] = 0
         for i in range(width):
-            if u[i] >= p[i, 2]:
-                mark(firing, words, i)
+            waiting[left] = i
+            left += u[i] >= p[i, 2]
     for t in range(steps):
         now += 1
+        many = left
+        for k in range(left):
+            entries[k] = waiting[k]
+            seen[waiting[k], 1] = now
         for f in range(fans):
             events, inputs, layer = feeding[f, 0], feeding[f, 2], feeding[f, 4]
             place, pitch = code.lists[events, 0], code.lists[events, 1]
             ids = room.ids[place + t * pitch : place + (t + 1) * pitch]
             pairs, weights = code.whole[feeding[f, 1] :], code.params[feeding[f, 3] :]
             total = room.sent[events * chunk + t]
-            tally[0] += scatter_spikes(pairs, inputs, weights, ids, total, x[layer], firing, words)
-        many = drained(firing, words, entries)
-        tally[0] += many + len(firing) - words
+            many = scatter_spikes(pairs, inputs, weights, ids, total, x[layer], seen, now, entries, many)
+            for k in range(total):
+                tally[0] += pairs[ids[k] + 1] - pairs[ids[k]]
         here = (slot + t * samples) * width
         if recording:
             traced = row[MEMBRANES] * slots + here
-            advanced(p, which, powers, u, since, now, membranes[traced : traced + width])
-        found = look(
-            row[VARIANT], p, which, powers, u, since, now, x, room.counts, counters, entries, many, reached,
-            E[t], firing, words,
+            advanced(p, which, powers, u, seen, now, membranes[traced : traced + width])
+        found, left = look(
+            row[VARIANT], p, which, powers, u, seen, now, x, room.counts, counters, entries, many, reached,
+            firing, words, waiting,
         )  # fmt: skip
+        if found > 0:
+            drain(firing, words, E[t])
+            tally[0] += found + len(firing) - words
+        tally[0] += many
         room.sent[row[LIST] * chunk + t] = found
         for k in range(found):
             room.counts[row[COUNTER] + E[t, k]] += 1
@@ -203,6 +211,6 @@ def wake(
                 membranes[traced + entries[e]] = reached[e]
             for k in range(found):
                 spikes[row[SPIKES] * slots + here + E[t, k]] = 1
-    late[width] = now
+    kept[0], kept[1] = now, left
     if last:
-        advanced(p, which, powers, u, since, now, u)
+        advanced(p, which, powers, u, seen, now, u)
