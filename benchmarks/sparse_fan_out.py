@@ -1,4 +1,4 @@
-"""Time a step of sparsely connected layers, by their width: what a step and an event cost, and where density breaks even.
+"""Time a step of sparsely connected layers: what a step and an event cost by width, and where density breaks even.
 
     unscan bench sparse_fan_out [--quick] [--json FILE]
 
@@ -11,6 +11,7 @@ twice); above 1 the weights alone are cheaper. All in float32, one thread, one s
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from unittest.mock import patch
 
 import numpy as np
@@ -66,7 +67,8 @@ def ways(graph: Graph, x: Array, shares: Iterable[tuple[str, float | None]]) -> 
     """Return the run of a graph whose weights are taken as sparse up to each share, None being the executor's own."""
     found = {}
     for name, share in shares:
-        with patch.object(fan_out, "DENSEST", fan_out.DENSEST if share is None else share):
+        given = {} if share is None else {"DENSEST": share, "FEWEST": share}
+        with patch.multiple(fan_out, **given) if given else nullcontext():
             executor = EventDriven(graph, np.float32, threads=1)
         found[name] = lambda executor=executor: executor.run(x, record=False)
     return found

@@ -9,7 +9,8 @@ from unscan.compiler.nodes import LIF, Linear
 from unscan.runtime.executors.event.assembly import Assembly, Fan, Value
 from unscan.runtime.executors.event.program import POWERS
 
-DENSEST = 0.1
+DENSEST = 0.04
+FEWEST = 0.02
 TABLES = 8
 """Neurons of more decays than this take their powers by squaring: tables would not stay in cache."""
 
@@ -17,6 +18,11 @@ TABLES = 8
 def mostly_zero(weight: Array) -> bool:
     """Say whether it is cheaper to go over the weights that are not 0 than over whole rows."""
     return np.count_nonzero(weight) <= DENSEST * weight.size
+
+
+def rarely_met(weight: Array) -> bool:
+    """Say whether neurons that these weights feed are better looked at one by one than all at every step."""
+    return np.count_nonzero(weight) <= FEWEST * weight.size
 
 
 def waking(graph: Graph, name: str) -> bool:
@@ -41,7 +47,7 @@ def fanned(graph: Graph, name: str) -> bool:
         and node.bias is None
         and len(graph.out_of(name)) == 1
         and all(graph.signals[edge.source].kind is Kind.SPIKE for edge in graph.into(name))
-        and mostly_zero(node.weight)
+        and rarely_met(node.weight)
     )
 
 
