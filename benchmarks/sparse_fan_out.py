@@ -67,8 +67,8 @@ def ways(graph: Graph, x: Array, shares: Iterable[tuple[str, float | None]]) -> 
     """Return the run of a graph whose weights are taken as sparse up to each share, None being the executor's own."""
     found = {}
     for name, share in shares:
-        given = {} if share is None else {"DENSEST": share, "FEWEST": share}
-        with patch.multiple(fan_out, **given) if given else nullcontext():
+        limits = {} if share is None else {"DENSEST": share, "FAN_IN": np.inf}
+        with patch.multiple(fan_out, **limits) if limits else nullcontext():
             executor = EventDriven(graph, np.float32, threads=1)
         found[name] = lambda executor=executor: executor.run(x, record=False)
     return found

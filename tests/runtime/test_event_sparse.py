@@ -24,8 +24,8 @@ from unscan.runtime.executors.reference import Reference
 @pytest.fixture(autouse=True)
 def _narrow_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take layers as sparse that are too narrow to gain by it."""
-    monkeypatch.setattr(fan_out, "mostly_zero", lambda weight: np.count_nonzero(weight) <= 0.2 * weight.size)
-    monkeypatch.setattr(fan_out, "rarely_met", lambda weight: np.count_nonzero(weight) <= 0.2 * weight.size)
+    monkeypatch.setattr(fan_out, "DENSEST", 0.2)
+    monkeypatch.setattr(fan_out, "FAN_IN", np.inf)
 
 
 def thin(rng: np.random.Generator, outputs: int, inputs: int, share: float = 0.08, **settings: Any) -> Linear:
@@ -38,8 +38,7 @@ def thin(rng: np.random.Generator, outputs: int, inputs: int, share: float = 0.0
 def rowed(graph: Graph, *arguments: Any, **settings: Any) -> EventDriven:
     """Return the executor that adds whole rows of weights and decays every neuron at every step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fan_out, "mostly_zero", lambda weight: False)
-        patch.setattr(fan_out, "rarely_met", lambda weight: False)
+        patch.setattr(fan_out, "DENSEST", -1.0)
         executor = EventDriven(graph, *arguments, **settings)
     assert not {Op.WAKE, Op.SCATTER} & executor._program.ops
     return executor
@@ -310,6 +309,15 @@ def test_every_chain_agrees(
         ]
     graph = chained(*nodes, width=widths[0])
     agreed(graph, sequence(graph, steps, 2, seed, rate=rate))
+
+
+def test_layers_are_taken_as_sparse_where_that_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    rng = np.random.default_rng(12)
+    for share, ops in ((0.015, (1, 0)), (0.025, (0, 1)), (0.1, (0, 0))):
+        graph = chained(thin(rng, 100, 800, share), lif(), width=800)
+        executor = EventDriven(graph)
+        assert (rows_of(executor, Op.WAKE), rows_of(executor, Op.SCATTER)) == ops
 
 
 def touched(width: int, steps: int) -> int:

@@ -36,9 +36,8 @@ from unscan.compiler.nodes import (
 )
 from unscan.compiler.nodes.convolution import Window
 from unscan.compiler.nodes.stateless import FUNCTIONS
-from unscan.runtime.executors.event import fan_out
 from unscan.runtime.executors.event.assembly import LINE, Assembly, Ports, Value
-from unscan.runtime.executors.event.fan_out import fans, pairs, waking
+from unscan.runtime.executors.event.fan_out import fans, mostly_zero, pairs, waking
 from unscan.runtime.executors.event.program import Op
 
 
@@ -75,7 +74,7 @@ def _(node: Linear, name: str, assembly: Assembly, ports: Ports) -> Value:
     if any(waking(assembly.graph, edge.target) for edge in assembly.graph.out_of(name)):
         return Value(width, assembly.counter(name), fans=fans(node, name, assembly, ports["x"]))
     target = biased(name, assembly, width, node.bias)
-    if fan_out.mostly_zero(node.weight):
+    if mostly_zero(node.weight):
         whole, start = pairs(node, name, assembly)
         for value in ports["x"]:
             slide(Op.SCATTER, assembly, value, target, params=start, whole=whole, inputs=value.width)

@@ -6,8 +6,8 @@ where a weight reaches it, or where it may fire without one (its reset left it a
 none comes there by decay). Its membrane then takes beta^dt at once. A step costs its weights, the neurons that it
 looks at, and, where some fire, C / 4096 words of a bitmap that puts them in order.
 
-beta^dt comes from a table, rounded once, or by squaring, with at most dt roundings: as far from the exact product as
-the dt products of a neuron that decays at every step.
+beta^dt comes from a table, or by squaring with dt - 1 roundings: within (dt + 1) eps of the dt products of a neuron
+that decays at every step.
 """
 
 from __future__ import annotations
