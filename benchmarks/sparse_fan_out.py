@@ -12,6 +12,8 @@ twice); above 1 the weights alone are cheaper. All in float32, one thread, one s
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -65,12 +67,12 @@ def spikes(width: int, rate: float) -> Array:
 
 def ways(graph: Graph, x: Array, shares: Iterable[tuple[str, float | None]]) -> dict[str, Pass]:
     """Return the run of a graph whose weights are taken as sparse up to each share, None being the executor's own."""
-    found = {}
+    found: dict[str, Pass] = {}
     for name, share in shares:
-        limits = {} if share is None else {"DENSEST": share, "FAN_IN": np.inf}
+        limits: dict[str, Any] = {} if share is None else {"DENSEST": share, "FAN_IN": np.inf}
         with patch.multiple(fan_out, **limits) if limits else nullcontext():
             executor = EventDriven(graph, np.float32, threads=1)
-        found[name] = lambda executor=executor: executor.run(x, record=False)
+        found[name] = partial(executor.run, x, record=False)
     return found
 
 

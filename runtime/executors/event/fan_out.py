@@ -27,12 +27,12 @@ TABLES = 8
 
 def mostly_zero(weight: Array) -> bool:
     """Say whether it is cheaper to go over the weights that are not 0 than over whole rows."""
-    return np.count_nonzero(weight) <= DENSEST * weight.size
+    return bool(np.count_nonzero(weight) <= DENSEST * weight.size)
 
 
 def rarely_met(weight: Array) -> bool:
     """Say whether neurons that these weights feed are better looked at one by one than all at every step."""
-    return mostly_zero(weight) and np.count_nonzero(weight) <= FAN_IN * len(weight)
+    return mostly_zero(weight) and bool(np.count_nonzero(weight) <= FAN_IN * len(weight))
 
 
 def waking(graph: Graph, name: str) -> bool:

@@ -37,8 +37,8 @@ class EventDriven:
 
     A LIF that only sparse weights feed is looked at where one of them meets a spike: its membrane takes the decays of
     dt steps as one number, where the reference rounds dt times, so that both stay within (dt + 1) eps of each other,
-    relative to what decays. At the end of a run all of them are decayed: with such layers a sequence cut in two equals one
-    run to the rounding at the cut, its spikes but for ties.
+    relative to what decays. At the end of a run all of them are decayed: with such layers a sequence cut in two equals
+    one run to the rounding at the cut, its spikes but for ties.
 
     Whole numbers are computed in float64, which holds them exactly: bit for bit what the reference computes. A layer
     whose states have all decayed to 0 costs nothing until something arrives, and an entry of a memory is decayed when

@@ -75,7 +75,7 @@ def power(beta: float, exponent: int, one: float) -> float:
 @kernel
 def decay(beta: float, which: int, powers: Array, steps: int) -> float:
     """Return beta^steps, from the row `which` of a table where it has one (which >= 0) that is long enough."""
-    return powers[which, steps] if which >= 0 and steps < POWERS else power(beta, steps, powers.dtype.type(1))
+    return powers[which, steps] if which >= 0 and steps < POWERS else power(beta, steps, powers.dtype.type(1))  # type: ignore[no-any-return]
 
 
 @kernel

@@ -74,7 +74,7 @@ def wake(node: LIF, name: str, assembly: Assembly, arriving: list[Value]) -> Val
     held, _ = assembly.constants(tables.reshape(1, -1), name)
     layers, fed = len(arriving), [(*fan, k) for k, value in enumerate(arriving) for fan in value.fans]
     numbers = (*assembly.bitmap(width), *assembly.decays_late(name, (layers + 1) * width, 3 * width + 2))
-    counters = [value.counter for value in arriving]
+    counters = np.array([value.counter for value in arriving])
     whole = assembly.whole_numbers(layers, len(fed), len(tables), *numbers, counters, np.array(fed), which)
     state = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
     columns = {
