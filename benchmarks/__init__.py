@@ -12,6 +12,7 @@ BENCHMARKS = {
     "sparsity": "a trained matrix memory made sparse: accuracy and operations by keys and values kept",
     "scale": "a SpikingSSM of 75 M parameters traced, compiled, saved and loaded: seconds and memory",
     "memory_inference": "a step of a sparse matrix memory: event by event, onnxruntime, torch",
+    "sparse_fan_out": "a step of sparsely connected layers by width, and the density at which it breaks even",
     "c_inference": "a network of whole numbers in C: gcc, the event executor, onnxruntime",
     "stream": "a sensor's loop: a step of a stream, beside the executors' own",
     "convolution": "event-driven inference of a convolutional network: the event executor, onnxruntime, torch",

@@ -18,6 +18,7 @@ from unscan.runtime.executors.event.layers import layers
 from unscan.runtime.executors.event.memory import memorise
 from unscan.runtime.executors.event.others import others
 from unscan.runtime.executors.event.program import Code, Op, Program
+from unscan.runtime.executors.event.sparse import scatter, wake
 from unscan.runtime.executors.event.synapses import arriving
 from unscan.runtime.executors.event.whole_layers import whole_layers
 
@@ -32,6 +33,8 @@ RUN_BY: dict[int, Callable[..., None]] = {
     Op.RECALL: recall,
     Op.NARROW: whole_layers,
     Op.WHOLE_LAYER: whole_layers,
+    Op.SCATTER: scatter,
+    Op.WAKE: wake,
 }
 """Operation -> the function that runs its rows; the kernel itself runs those that are not named."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from unscan.compiler.nodes import Input
 from unscan.runtime.counts import origins, senders
 from unscan.runtime.executors.event.dense import GROUP
 from unscan.runtime.executors.event.program import (
-    STEPS,
     Code,
     Column,
     Op,
@@ -36,6 +35,15 @@ CHUNK_BYTES = 1 << 18
 LONGEST_CHUNK = 32
 
 
+class Fan(NamedTuple):
+    """Sparse weights that spikes meet: the list of the spikes, where the pairs stand (`sparse`), neurons, weights."""
+
+    events: int
+    pairs: int
+    inputs: int
+    weights: int
+
+
 @dataclass(frozen=True)
 class Value:
     """What a node sends at run time.
@@ -45,12 +53,14 @@ class Value:
         counter: where its event counters start.
         buffer: the buffer that holds its numbers, or None.
         events: the list that names the neurons that fired, or None where it sends other numbers than spikes.
+        fans: sparse weights that its reader meets itself; it has neither buffer nor list then.
     """
 
     width: int
     counter: int
     buffer: int | None = None
     events: int | None = None
+    fans: tuple[Fan, ...] = ()
 
 
 Ports = dict[str, list[Value]]
@@ -206,16 +216,16 @@ class Assembly:
         self.tallied += len(names)
         return start
 
-    def decays_late(self, name: str, d: int, n: int) -> tuple[int, int]:
-        """Reserve what a memory needs whose entries decay late; return where its history and its entries start.
+    def decays_late(self, name: str, numbers: int, wholes: int) -> tuple[int, int]:
+        """Reserve numbers, and whole ones, that a node needs which decays late; return where they start.
 
         It counts what it does behind what it tallies.
         """
         self.touched[name] = self.tallied
         self.tallied += 1
         history, late = self.history, self.late
-        self.history += n * STEPS
-        self.late += 2 * d * n + 2
+        self.history += numbers
+        self.late += wholes
         return history, late
 
     def counter(self, name: str) -> int:

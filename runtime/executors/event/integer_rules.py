@@ -23,7 +23,7 @@ from unscan.compiler.nodes import (
 from unscan.compiler.nodes.neurons import RESETS
 from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
 from unscan.runtime.executors.event.integers import INTEGRATOR
-from unscan.runtime.executors.event.program import VARIANTS, Op, padded
+from unscan.runtime.executors.event.program import STEPS, VARIANTS, Op, padded
 from unscan.runtime.executors.event.rules import mapped, per_neuron, rule
 from unscan.runtime.executors.event.stateful import layer, remembering, spiking
 from unscan.runtime.executors.event.vector import LANES
@@ -127,7 +127,7 @@ def _(node: IntegerMemory, name: str, assembly: Assembly, ports: Ports) -> Value
     q = 0 if node.queries is None else assembly.joined(ports["q"])
     read = (alpha, q, assembly.listed(v), assembly.listed(k))
     columns["tally"] = assembly.tally(name, "writes", "fired", "saturated")
-    kept = (*assembly.bitmap(d * n), *assembly.decays_late(name, d, n))
+    kept = (*assembly.bitmap(d * n), *assembly.decays_late(name, n * STEPS, 2 * d * n + 2))
     columns["whole"] = assembly.whole_numbers(d, n, node.queries or 0, RESETS.index(node.reset), *read, *kept)
     columns["state"] = assembly.reserve(assembly.states, f"{name}.S", (d, n), LANES)
     return remembering(Op.RECALL, node.queries, name, assembly, **columns)

@@ -91,9 +91,13 @@ class Op(IntEnum):
     """One IntegerMemory: as a matrix memory."""
     NARROW = 33
     """buffer += the weights, whole numbers of 8 or 16 bits, of every neuron that the list names (AC)."""
-    LAYER = 34
+    SCATTER = 34
+    """buffer += the weights that are not 0 of every neuron that the list names; times a number, or AC."""
+    WAKE = 35
+    """One LIF that only such weights feed: list = the neurons that fire."""
+    LAYER = 36
     """The START, GATHER or MULTIPLY, COUNT and FIRE that follow it, at once: what passes stays in registers."""
-    WHOLE_LAYER = 35
+    WHOLE_LAYER = 37
     """The START, NARROW, COUNT and INTEGRATE that follow it, at once."""
 
 
@@ -149,6 +153,8 @@ VARIANTS: dict[tuple[str, str], int] = {
 
 STEPS = 64
 """Steps of which a memory that decays late keeps the decays."""
+POWERS = 1024
+"""Powers of a neuron's decay that are held, from that of 0 steps up."""
 
 
 class Tally(NamedTuple):
@@ -235,7 +241,7 @@ class Sizes(NamedTuple):
         firing: words of the bitmaps of what fires in memories.
         entries: of the largest memory.
         tallies: numbers that nodes tally.
-        history, late: decays, and whole numbers, of memories whose entries decay late.
+        history, late: numbers, and whole ones, of what decays late: memories and neurons.
         block: numbers that arrive at one layer in a group of steps.
         scratch: of what one row keeps while it runs.
     """

@@ -36,6 +36,7 @@ from unscan.compiler.nodes import (
 )
 from unscan.compiler.nodes.stateless import FUNCTIONS
 from unscan.runtime.executors.event.assembly import LINE, Assembly, Ports, Value
+from unscan.runtime.executors.event.fan_out import fans, mostly_zero, pairs, waking
 from unscan.runtime.executors.event.geometry import Patches, reach
 from unscan.runtime.executors.event.lines import LINE_BYTES
 from unscan.runtime.executors.event.program import Op
@@ -71,8 +72,15 @@ def _(node: Flatten | Reshape, name: str, assembly: Assembly, ports: Ports) -> V
 @rule.register
 def _(node: Linear, name: str, assembly: Assembly, ports: Ports) -> Value:
     width = node.weight.shape[0]
+    if any(waking(assembly.graph, edge.target) for edge in assembly.graph.out_of(name)):
+        return Value(width, assembly.counter(name), fans=fans(node, name, assembly, ports["x"]))
     arriving = [(value, assembly.listed(value)) for value in ports["x"]]
     target = biased(name, assembly, width, node.bias)
+    if mostly_zero(node.weight):
+        whole, start = pairs(node, name, assembly)
+        for value in ports["x"]:
+            slide(Op.SCATTER, assembly, value, target, params=start, whole=whole, inputs=value.width)
+        return assembly.counted(name, target)
     for value, events in arriving:
         columns = {"target": target, "inputs": value.width, "list": events}
         narrow = assembly.narrow_weights(node.weight.T) if value.events is not None else None

@@ -26,6 +26,7 @@ from unscan.compiler.nodes import (
 from unscan.compiler.nodes.neurons import RESETS, Leaky
 from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
 from unscan.runtime.executors.event.dense import NEAR
+from unscan.runtime.executors.event.fan_out import powers
 from unscan.runtime.executors.event.program import VARIANTS, Column, Op
 from unscan.runtime.executors.event.rules import per_neuron, rule
 from unscan.runtime.executors.event.vector import LANES
@@ -57,7 +58,36 @@ def leak(
 
 @rule.register
 def _(node: LIF, name: str, assembly: Assembly, ports: Ports) -> Value:
+    if all(value.fans for value in ports["x"]):
+        return wake(node, name, assembly, ports["x"])
     return fire(node, name, assembly, assembly.joined(ports["x"]))
+
+
+def wake(node: LIF, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
+    """Write the row of neurons that decay when they are next looked at, and which sparse weights feed."""
+    shape, dtype = assembly.graph.signals[name].shape, assembly.dtype
+    width, (beta, gain), reach = (
+        prod(shape),
+        decay_and_gain(node, shape, dtype),
+        levels(node, name, shape, dtype),
+    )
+    start, _ = assembly.constants(np.stack([beta, gain, *reach], axis=1).reshape(1, -1), name)
+    tables, which = powers(beta)
+    held, _ = assembly.constants(tables.reshape(1, -1), name)
+    layers, fed = len(arriving), [(*fan, k) for k, value in enumerate(arriving) for fan in value.fans]
+    numbers = (*assembly.bitmap(width), *assembly.decays_late(name, (layers + 1) * width, 3 * width + 2))
+    counters = np.array([value.counter for value in arriving])
+    whole = assembly.whole_numbers(layers, len(fed), len(tables), *numbers, counters, np.array(fed), which)
+    state = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
+    columns = {
+        "params": start,
+        "pitch": held - start,
+        "state": state,
+        "unit": assembly.unit(),
+        "whole": whole,
+    }
+    columns |= {"tally": assembly.touched[name], "variant": VARIANTS[node.reset, node.phase]}
+    return spiking(Op.WAKE, name, assembly, **columns)
 
 
 @rule.register

@@ -33,7 +33,8 @@ class Workspace(NamedTuple):
         turns: the row of a delay line that holds its newest input.
         firing: bitmaps of what may fire in memories.
         entries: what fires in one memory at one step.
-        history, late: the decays and the entries of memories that decay late; see `late`.
+        history, late: the decays and the entries of memories that decay late (`late`); what arrives at neurons that
+            do, and when they were looked at (`sparse`).
         reached: membranes before the reset, and other numbers of one row.
         block: what arrives at a layer in a group of steps; see `dense`.
         counts: events of a sample. totals: those of all samples. tallies: likewise.
