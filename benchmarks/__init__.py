@@ -14,5 +14,5 @@ BENCHMARKS = {
     "memory_inference": "a step of a sparse matrix memory: event by event, onnxruntime, torch",
     "c_inference": "a network of whole numbers in C: gcc, the event executor, onnxruntime",
     "stream": "a sensor's loop: a step of a stream, beside the executors' own",
-    "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch",
+    "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch, norse, sinabs, SpikingJelly",
 }
