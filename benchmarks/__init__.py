@@ -14,5 +14,8 @@ BENCHMARKS = {
     "memory_inference": "a step of a sparse matrix memory: event by event, onnxruntime, torch",
     "c_inference": "a network of whole numbers in C: gcc, the event executor, onnxruntime",
     "stream": "a sensor's loop: a step of a stream, beside the executors' own",
-    "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch, norse, sinabs, SpikingJelly",
+    "inference": "event-driven inference: the event executor, onnxruntime, and five frameworks",
+    "activity": "what a step costs against how much fires, and against the size of the network: a plot with a fit",
+    "gather": "the kernel that adds the weights of those that fired, against the limit of the machine",
+    "counting": "what counting operations costs a run of the event executor",
 }
