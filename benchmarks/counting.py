@@ -31,9 +31,10 @@ def without(graph: Graph, op: Op, dtype: Any = None) -> EventDriven:
 
 
 def bare(executor: EventDriven, x: Array) -> None:
-    """Run x (T, B, C) without recording, and without telling samples apart or returning counts."""
+    """Run x (T, B, C) to outputs and states, without telling samples apart or returning counts."""
     room = executor._packed(None, x.shape[1])
     executor._run(x, room, *executor._unrecorded, False)
+    executor._unpacked(room)
 
 
 def measure(rate: float, batch: int, budget: float) -> dict[str, float]:
