@@ -179,7 +179,7 @@ def plotted(by_activity: list[Point], by_size: list[Point], lines: tuple[Line, L
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    drawing, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), sharey=True, layout="constrained")
+    drawing, (left, right) = plt.subplots(1, 2, figsize=(9.6, 5.4), sharey=True, layout="constrained")
     draw(left, by_activity, lines[0], [100 * point.activity for point in by_activity], "o", "")
     for activity, marker in zip(SPARSE, ("o", "^"), strict=True):
         points = [point for point in by_size if point.activity == activity]
@@ -200,8 +200,7 @@ def plotted(by_activity: list[Point], by_size: list[Point], lines: tuple[Line, L
         panel.plot(
             [], [], "-", color=BLUE, linewidth=1.2, label=f"{line}, R² {line.r2:.3f}".replace(" us", " µs")
         )
-        panel.legend(frameon=False, fontsize=8.5, loc="upper left")
-    left.set_ylim(top=left.get_ylim()[1] * 30)  # room for the legends
+        panel.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     with mpl.rc_context({"svg.hashsalt": "unscan"}):
         drawing.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(drawing)

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from rich.table import Table
 
 from unscan.benchmarks.measuring import Pass, figure, medians, options, screen, write
@@ -27,7 +26,7 @@ MEBIBYTES = (1.6, 4.0, 32.0)
 EVENTS = (10, 26, 39, 100, 157)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@kernel
 def eight_rows(weights: Array, ids: Array, totals: Array, target: Array) -> None:
     """Add the rows that each step names to target, 8 in one pass: the limit. ids (steps, events); totals: of each."""
     for t in range(len(ids)):
@@ -74,7 +73,8 @@ def aligned(shape: tuple[int, ...], dtype: type[Any]) -> Array:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     room = np.zeros(size + 64, np.uint8)
     start = -room.ctypes.data % 64
-    return room[start : start + size].view(dtype).reshape(shape)
+    line: Array = room[start : start + size].view(dtype)
+    return line.reshape(shape)
 
 
 def adding(column: Column, rows: int, ids: Array, total: int) -> Pass:
