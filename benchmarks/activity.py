@@ -75,7 +75,8 @@ def weights(n: int, sparse: bool, seed: int) -> Array:
     """Draw weights (N, N), of which each neuron reaches all others, or 16."""
     draws = np.random.default_rng(seed)
     if not sparse:
-        return (draws.standard_normal((n, n)) / np.sqrt(n)).astype(np.float32)
+        dense: Array = draws.standard_normal((n, n)) / np.sqrt(n)
+        return dense.astype(np.float32)
     found = np.zeros((n, n), np.float32)
     for source in range(n):
         targets = draws.choice(n, FAN_OUT, replace=False)

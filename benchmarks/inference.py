@@ -36,6 +36,7 @@ from unscan.benchmarks import frameworks
 from unscan.benchmarks.frameworks import timed
 from unscan.compiler.ir import Edge, Graph, Kind, Node
 from unscan.compiler.nodes import LIF, Input, Linear, Output
+from unscan.runtime.executors.base import Executor
 from unscan.runtime.executors.event import EventDriven
 
 WIDTHS = (784, 512, 512, 10)
@@ -59,11 +60,11 @@ class Peer(NamedTuple):
 
     Attributes:
         time: the milliseconds of a call, from as many as fill the seconds given.
-        count: the spikes of all layers.
+        spikes: counts those of all layers.
     """
 
     time: Callable[[float], float]
-    count: Callable[[], int]
+    spikes: Callable[[], int]
 
 
 def network(thresholds: list[float]) -> Graph:
@@ -101,19 +102,18 @@ def in_process(graph: Graph, x: Array) -> Iterator[tuple[str, Peer]]:
     """Yield the executors that run the network on x (T, B, 784) here."""
     from unscan.runtime.executors.onnx import OnnxScan, OnnxStep
 
-    executors = {
+    executors: dict[str, Executor] = {
         "unscan, event-driven": EventDriven(graph, np.float32, threads=1),
         "onnxruntime, Scan": OnnxScan(graph),
         "onnxruntime, step": OnnxStep(graph),
     }
     for name, executor in executors.items():
-        yield (
-            name,
-            Peer(
-                partial(timed, partial(executor.run, x, record=False)),
-                lambda run=executor.run: sum(int(spikes.sum()) for spikes in run(x).spikes.values()),
-            ),
-        )
+        yield name, Peer(partial(timed, partial(executor.run, x, record=False)), partial(total, executor, x))
+
+
+def total(executor: Executor, x: Array) -> int:
+    """Return the spikes of all layers."""
+    return sum(int(spikes.sum()) for spikes in executor.run(x).spikes.values())
 
 
 def elsewhere(graph: Graph, x: Array, stack: ExitStack) -> Iterator[tuple[str, Peer]]:
@@ -131,7 +131,12 @@ def elsewhere(graph: Graph, x: Array, stack: ExitStack) -> Iterator[tuple[str, P
             )
             continue
         ask = asking(title, [str(python), "-W", "ignore", frameworks.__file__, name, str(archive)], stack)
-        yield title, Peer(lambda seconds, ask=ask: ask(f"time {seconds}"), lambda ask=ask: int(ask("count")))
+        yield title, Peer(*answers(ask))
+
+
+def answers(ask: Callable[[str], float]) -> tuple[Callable[[float], float], Callable[[], int]]:
+    """Return what asks a process for its time and for its spikes."""
+    return lambda seconds: ask(f"time {seconds}"), lambda: int(ask("count"))
 
 
 def interpreter(name: str) -> Path | None:
@@ -171,7 +176,7 @@ def measure(rate: float, batch: int, rounds: int, at_least: float) -> list[dict[
     graph = calibrated(rate, x[:, :16])
     with ExitStack() as stack:
         found = dict(chain(in_process(graph, x), elsewhere(graph, x, stack)))
-        spikes = {name: peer.count() for name, peer in found.items()}
+        spikes = {name: peer.spikes() for name, peer in found.items()}
         times: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(rounds):
             for name, peer in found.items():

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 
 from unscan.benchmarks.counting import without
 from unscan.benchmarks.measuring import Pass, comparison, medians, options, screen, write
@@ -22,6 +21,7 @@ from unscan.compiler.ir import Array, Edge, Graph, Kind
 from unscan.compiler.nodes import AssociativeMemory, Embedding, Input, Output
 from unscan.runtime.executors.event import EventDriven
 from unscan.runtime.executors.event.program import Op
+from unscan.runtime.executors.event.vector import kernel
 from unscan.runtime.executors.onnx import OnnxScan
 from unscan.trainer.recurrence.matrix.naive import memory_step
 from unscan.trainer.recurrence.naive import Firing
@@ -55,7 +55,7 @@ def graph(drawn: dict[str, Array], decay: Any) -> Graph:
     return Graph({**nodes, "memory": memory, "output": Output()}, [*edges, Edge("memory", "output")])
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@kernel
 def dense_cell(
     words: Array, v: Array, k: Array, alpha: Array, q: Array, theta: float, S: Array, Y: Array
 ) -> None:
