@@ -16,5 +16,8 @@ BENCHMARKS = {
     "c_inference": "a network of whole numbers in C: gcc, the event executor, onnxruntime",
     "stream": "a sensor's loop: a step of a stream, beside the executors' own",
     "convolution": "event-driven inference of a convolutional network: the event executor, onnxruntime, torch",
-    "inference": "event-driven inference: the event executor, onnxruntime, torch, snnTorch",
+    "inference": "event-driven inference: the event executor, onnxruntime, and five frameworks",
+    "activity": "what a step costs against how much fires, and against the size of the network: a plot with a fit",
+    "gather": "the kernel that adds the weights of those that fired, against the limit of the machine",
+    "counting": "what counting operations costs a run of the event executor",
 }

@@ -5,8 +5,8 @@
 Every layer fires at the named rate: thresholds are calibrated, layer after layer, on the input that is timed.
 All run in float32 on one thread, on the same arrays, and take turns in every round; medians of the rounds are
 shown. Spikes are counted in each of them, because a faster wrong answer is no answer; float32 peers may differ at
-ties. snnTorch and norse are used where they are installed. norse has no unit input gain, so its weights are
-divided by 1 - beta.
+ties. Other frameworks run in processes of their own (`frameworks`), in the environments under .envs/ that
+`make foreign-envs` makes, or in this one where they are installed here; they wait while another is timed.
 """
 
 from __future__ import annotations
@@ -15,31 +15,56 @@ import argparse
 import json
 import platform
 import statistics
-import time
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from unscan.benchmarks import frameworks
+from unscan.benchmarks.frameworks import timed
 from unscan.compiler.ir import Edge, Graph, Kind, Node
 from unscan.compiler.nodes import LIF, Input, Linear, Output
+from unscan.runtime.executors.base import Executor
 from unscan.runtime.executors.event import EventDriven
 
 WIDTHS = (784, 512, 512, 10)
 STEPS = 100
 BETA = 0.9
 LAYERS = range(len(WIDTHS) - 1)
-INSTALL = {"snnTorch": "pip install --no-deps snntorch==1.0.0", "norse": "pip install norse==1.1.0"}
+OTHERS = {
+    "torch, step loop": "torch",
+    "snnTorch": "snntorch",
+    "norse": "norse",
+    "sinabs": "sinabs",
+    "SpikingJelly": "spikingjelly",
+}
+ENVIRONMENTS = Path(__file__).resolve().parent.parent / ".envs"
 
 Array = Any
-Peer = tuple[Callable[[], object], Callable[[], int]]
-"""What is timed, and what counts the spikes of all layers."""
+
+
+class Peer(NamedTuple):
+    """One way to run the network.
+
+    Attributes:
+        time: the milliseconds of a call, from as many as fill the seconds given.
+        spikes: counts those of all layers.
+    """
+
+    time: Callable[[float], float]
+    spikes: Callable[[], int]
 
 
 def network(thresholds: list[float]) -> Graph:
@@ -73,121 +98,89 @@ def calibrated(rate: float, x: Array) -> Graph:
     return network(thresholds)
 
 
-def peers(graph: Graph, x: Array) -> Iterator[tuple[str, Peer]]:
-    """Yield every way to run the network on x (T, B, 784) that this machine has."""
-    events = EventDriven(graph, np.float32, threads=1)
-    yield (
-        "unscan, event-driven",
-        (
-            lambda: events.run(x, record=False),
-            lambda: sum(int(spikes.sum()) for spikes in events.run(x).spikes.values()),
-        ),
-    )
+def in_process(graph: Graph, x: Array) -> Iterator[tuple[str, Peer]]:
+    """Yield the executors that run the network on x (T, B, 784) here."""
     from unscan.runtime.executors.onnx import OnnxScan, OnnxStep
 
-    for name, executor in (("onnxruntime, Scan", OnnxScan(graph)), ("onnxruntime, step", OnnxStep(graph))):
-        yield name, onnx(executor, x)
-    weights = [torch.from_numpy(graph.nodes[f"fc{i}"].weight.copy()) for i in LAYERS]  # type: ignore[attr-defined]
-    thetas = [float(graph.nodes[f"lif{i}"].threshold) for i in LAYERS]  # type: ignore[attr-defined]
-    yield "torch, step loop", torch_loop(weights, thetas, torch.from_numpy(x))
-    for name, make in (("snnTorch", snntorch), ("norse", norse)):
-        try:
-            yield name, make(weights, thetas, torch.from_numpy(x))
-        except ImportError:
-            Console().print(f"[dim]{name} is not installed and is left out: {INSTALL[name]}[/]")
+    executors: dict[str, Executor] = {
+        "unscan, event-driven": EventDriven(graph, np.float32, threads=1),
+        "onnxruntime, Scan": OnnxScan(graph),
+        "onnxruntime, step": OnnxStep(graph),
+    }
+    for name, executor in executors.items():
+        yield name, Peer(partial(timed, partial(executor.run, x, record=False)), partial(total, executor, x))
 
 
-def onnx(executor: Any, x: Array) -> Peer:
-    return (
-        lambda: executor.run(x, record=False),
-        lambda: sum(int(spikes.sum()) for spikes in executor.run(x).spikes.values()),
+def total(executor: Executor, x: Array) -> int:
+    """Return the spikes of all layers."""
+    return sum(int(spikes.sum()) for spikes in executor.run(x).spikes.values())
+
+
+def elsewhere(graph: Graph, x: Array, stack: ExitStack) -> Iterator[tuple[str, Peer]]:
+    """Yield the frameworks of others, each in a process that ends with the stack."""
+    archive = Path(stack.enter_context(TemporaryDirectory())) / "network.npz"
+    weights = {f"w{i}": graph.nodes[f"fc{i}"].weight for i in LAYERS}  # type: ignore[attr-defined]
+    thresholds = [graph.nodes[f"lif{i}"].threshold for i in LAYERS]  # type: ignore[attr-defined]
+    np.savez(archive, x=x, beta=BETA, thresholds=np.array(thresholds), **weights)
+    for title, name in OTHERS.items():
+        python = interpreter(name)
+        if python is None:
+            Console().print(
+                f"[dim]{title} is left out: there is no .envs/{name}; `python tests/foreign/environments.py {name}` in "
+                "the repository makes it.[/]"
+            )
+            continue
+        ask = asking(title, [str(python), "-W", "ignore", frameworks.__file__, name, str(archive)], stack)
+        yield title, Peer(*answers(ask))
+
+
+def answers(ask: Callable[[str], float]) -> tuple[Callable[[float], float], Callable[[], int]]:
+    """Return what asks a process for its time and for its spikes."""
+    return lambda seconds: ask(f"time {seconds}"), lambda: int(ask("count"))
+
+
+def interpreter(name: str) -> Path | None:
+    """Return what runs a framework: its own environment, or this one where it is installed here; None without both."""
+    own = ENVIRONMENTS / name / "bin" / "python"
+    if own.exists():
+        return own
+    return Path(sys.executable) if find_spec(name) else None
+
+
+def asking(title: str, command: list[str], stack: ExitStack) -> Callable[[str], float]:
+    """Start a process that answers each line with a number; return what asks it."""
+    process = stack.enter_context(
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     )
+    assert process.stdin
+    assert process.stdout
+    given, answered = process.stdin, process.stdout
 
+    def ask(line: str) -> float:
+        try:
+            given.write(line + "\n")
+            given.flush()
+        except BrokenPipeError:
+            pass
+        answer = answered.readline()
+        if not answer:
+            raise RuntimeError(f"{title} ended without an answer to {line!r}; its own message stands above.")
+        return float(answer)
 
-def looped(step: Callable[[torch.Tensor, list[Any]], list[torch.Tensor]], x: torch.Tensor) -> Peer:
-    """Run `step` over x; it updates the list of states and returns the spikes of every layer."""
-
-    @torch.inference_mode()
-    def run() -> torch.Tensor:
-        state: list[Any] = [None] * len(LAYERS)
-        return torch.stack([step(x_t, state)[-1] for x_t in x])
-
-    @torch.inference_mode()
-    def count() -> int:
-        state: list[Any] = [None] * len(LAYERS)
-        return sum(int(spikes.sum()) for x_t in x for spikes in step(x_t, state))
-
-    return run, count
-
-
-def torch_loop(weights: list[torch.Tensor], thetas: list[float], x: torch.Tensor) -> Peer:
-    def step(spikes: torch.Tensor, state: list[Any]) -> list[torch.Tensor]:
-        sent = []
-        for i in LAYERS:
-            current = torch.nn.functional.linear(spikes, weights[i])
-            membrane = current if state[i] is None else BETA * state[i] + current
-            spikes = (membrane > thetas[i]).to(membrane.dtype)
-            state[i] = membrane * (1 - spikes)
-            sent.append(spikes)
-        return sent
-
-    return looped(step, x)
-
-
-def snntorch(weights: list[torch.Tensor], thetas: list[float], x: torch.Tensor) -> Peer:
-    import snntorch as snn
-
-    cells = [snn.Leaky(BETA, threshold=theta, reset_mechanism="zero", reset_delay=False) for theta in thetas]
-
-    def step(spikes: torch.Tensor, state: list[Any]) -> list[torch.Tensor]:
-        sent = []
-        for i, cell in enumerate(cells):
-            membrane = cell.init_leaky() if state[i] is None else state[i]
-            spikes, state[i] = cell(torch.nn.functional.linear(spikes, weights[i]), membrane)
-            sent.append(spikes)
-        return sent
-
-    return looped(step, x)
-
-
-def norse(weights: list[torch.Tensor], thetas: list[float], x: torch.Tensor) -> Peer:
-    from norse.torch import LIFBoxCell, LIFBoxParameters
-
-    rate = torch.tensor((1 - BETA) / 1e-3)
-    cells = [LIFBoxCell(p=LIFBoxParameters(tau_mem_inv=rate, v_th=torch.tensor(theta))) for theta in thetas]
-    scaled = [weight / (1 - BETA) for weight in weights]
-
-    def step(spikes: torch.Tensor, state: list[Any]) -> list[torch.Tensor]:
-        sent = []
-        for i, cell in enumerate(cells):
-            spikes, state[i] = cell(torch.nn.functional.linear(spikes, scaled[i]), state[i])
-            sent.append(spikes)
-        return sent
-
-    return looped(step, x)
-
-
-def timed(call: Callable[[], object], at_least: float) -> float:
-    """Return the milliseconds of one call, the mean of as many as fill `at_least` seconds."""
-    start, calls = time.perf_counter(), 0
-    while calls == 0 or time.perf_counter() - start < at_least:
-        call()
-        calls += 1
-    return (time.perf_counter() - start) / calls * 1e3
+    return ask
 
 
 def measure(rate: float, batch: int, rounds: int, at_least: float) -> list[dict[str, Any]]:
     """Time every peer at one rate and batch; return one row for each, ours first."""
     x = (np.random.default_rng(1).random((STEPS, batch, WIDTHS[0])) < rate).astype(np.float32)
     graph = calibrated(rate, x[:, :16])
-    found = dict(peers(graph, x))
-    spikes = {name: count() for name, (_, count) in found.items()}
-    for run, _ in found.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in found}
-    for _ in range(rounds):
-        for name, (run, _) in found.items():
-            times[name].append(timed(run, at_least))
+    with ExitStack() as stack:
+        found = dict(chain(in_process(graph, x), elsewhere(graph, x, stack)))
+        spikes = {name: peer.spikes() for name, peer in found.items()}
+        times: dict[str, list[float]] = {name: [] for name in found}
+        for _ in range(rounds):
+            for name, peer in found.items():
+                times[name].append(peer.time(at_least))
     ours = next(iter(found))
     counts = EventDriven(graph, np.float32, threads=1).run(x, record=False).counts
     assert counts is not None

@@ -43,8 +43,11 @@ COMPILED: dict[tuple[Any, ...], Any] = {}
 
 
 def addresses(program: Program, room: Any) -> Array:
-    """Return the address of the function that runs each `Op`, for a program and its workspace; 0 where unneeded."""
-    found = np.zeros(len(Op), np.int64)
+    """Return the address of the function that runs each `Op`, for a program and its workspace; 0 where unneeded.
+
+    There is one more, of no operation: its rows do nothing.
+    """
+    found = np.zeros(len(Op) + 1, np.int64)
     for op in program.ops & RUN_BY.keys():
         found[op] = address(RUN_BY[op], program.code, room)
     return found

@@ -191,9 +191,7 @@ def recall(
             for e in range(found):
                 spikes[start + entries[e]] = 1
         if r > 0:
-            y = Y[t]
-            y[:] = 0
-            read_rows(n, r, entries, found, Q[t], y)
+            read_rows(d, n, r, entries, found, Q, Y, t)
             room.live[row[TARGET] * chunk + t] = found > 0
         else:
             copy(entries, found, E[t], 0)

@@ -13,7 +13,7 @@ from unscan.runtime.executors.event.program import Column, Op
 from unscan.runtime.executors.event.synapses import copy, matrix, unpack
 from unscan.runtime.executors.event.vector import LANES, kernel
 
-GATHER, FIRE = int(Op.GATHER), int(Op.FIRE)
+GATHER, FIRE, COUNT = int(Op.GATHER), int(Op.FIRE), int(Op.COUNT)
 ROWS = 4
 """The rows of a layer: START, GATHER or MULTIPLY, COUNT and FIRE."""
 OP, WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[:9])
@@ -114,7 +114,7 @@ def run_layer(
     width, alike, reached, pending = row[WIDTH], row[INPUTS] == 1, room.reached, room.pending
     currents = room.counts[count[COUNTER] : count[COUNTER] + pitch]
     counter = room.counts[row[COUNTER] : row[COUNTER] + pitch]
-    reaching = 0
+    reaching, counting = 0, count[OP] == COUNT
     for t in range(steps):
         found = 0
         if got[t] == 0 and not biased and pending[unit] == 0:
@@ -122,7 +122,7 @@ def run_layer(
         else:
             reaching += 1
             found = fire(
-                width, weights, A[t], got[t], spiking, X[t], bias, True, currents, variant, alike, p, u, recording,
+                width, weights, A[t], got[t], spiking, X[t], bias, counting, currents, variant, alike, p, u, recording,
                 reached, E[t],
             )  # fmt: skip
             pending[unit] = found > 0 and variant != 2

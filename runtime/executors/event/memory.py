@@ -41,23 +41,47 @@ def unmark(firing: Array, words: int, entry: int) -> None:
 
 
 @kernel
-def rebuild(n: int, M: Array, A: Array, level: float, firing: Array, words: int) -> None:
-    """Set the bits of the entries of a carried state that reach the level, and no other."""
+def rebuild(n: int, M: Array, scales: Array, level: float, firing: Array, words: int) -> None:
+    """Set the bits of the entries of a carried state that reach the level, and no other.
+
+    scales (n,): the accumulator of each column. The entries of one that is 0, and so unused, become 0.
+    """
     firing[:] = 0
-    for entry in range(len(M)):
-        if M[entry] * A[entry % n % len(A)] >= level:
-            mark(firing, words, entry)
+    for first in range(0, len(M), n):
+        row, some = M[first : first + n], 0
+        for j in range(n):
+            some += (row[j] * scales[j] >= level) | ((scales[j] == 0) & (row[j] != 0))
+        if some > 0:
+            for j in range(n):
+                if row[j] * scales[j] >= level:
+                    mark(firing, words, first + j)
+                elif scales[j] == 0:
+                    row[j] = 0
 
 
 @kernel
-def collect(d: int, n: int, M: Array, A: Array, alpha: Array, bound: float, firing: Array, words: int) -> int:
+def collect(
+    d: int, n: int, M: Array, A: Array, alpha: Array, t: int, bound: float, firing: Array, words: int
+) -> int:  # fmt: skip
     """Run the decay of a step, A <- alpha A; return how many accumulators in use were set back to 1."""
+    rare = 0
+    for j in range(len(A)):
+        rare += (
+            (bound > A[j] * alpha[t, j])
+            | (alpha[t, j] > 1)
+            | (alpha[t, j] < 0)
+            | (alpha[t, j] != alpha[t, j])
+        )
+    if rare == 0:
+        for j in range(len(A)):
+            A[j] *= alpha[t, j]
+        return 0
     rescaled = 0
     for j in range(len(A)):
         before = A[j]
-        A[j] = before * alpha[j]
-        low, odd = bound > A[j], not (0 <= alpha[j] <= 1)
-        if low or odd:
+        A[j] = before * alpha[t, j]
+        low, odd = bound > A[j], not (0 <= alpha[t, j] <= 1)
+        if odd or (low and before != 0):
             for entry in range(j, d * n, len(A)):
                 if low:
                     M[entry] *= A[j]
@@ -70,54 +94,70 @@ def collect(d: int, n: int, M: Array, A: Array, alpha: Array, bound: float, firi
 
 
 @kernel
-def unit_key(k: Array, ids: Array, total: int, scaled: Array) -> int:
-    """Write the numbers of a key that are not 0, over its length, in the order of ids; return how many there are.
+def unit_key(K: Array, ks: Array, t: int, total: int, scaled: Array) -> int:
+    """Write what is not 0 in the key of step t, over its length, in the order of ks; return how many numbers there are.
 
     A key shorter than 1e-12 has none.
     """
     square = 0.0
     for b in range(total):
-        square += np.float64(k[ids[b]]) ** 2
+        square += np.float64(K[t, ks[t, b]]) ** 2
     length = math.sqrt(square)
     if not length > 1e-12:
         return 0
     for b in range(total):
-        scaled[b] = k[ids[b]] / length
+        scaled[b] = K[t, ks[t, b]] / length
     return total
 
 
 @kernel
 def write_products(
-    n: int, M: Array, A: Array, level: float, v: Array, vs: Array, rows: int, keys: Array, ks: Array, columns: int,
-    firing: Array, words: int,
+    n: int, M: Array, A: Array, level: float, V: Array, vs: Array, rows: int, K: Array, ks: Array, columns: int, t: int,
+    keys: Array, firing: Array, words: int,
 ) -> None:  # fmt: skip
-    """Add v k^T / A at the rows and columns that are listed, `keys` being k / A; mark what reaches the level."""
+    """Add v k^T / A at the rows and columns that step t lists; mark what reaches the level. keys: room for k / A.
+
+    Marking is written without a branch, as none could be foreseen.
+    """
+    for b in range(columns):
+        keys[b] = K[t, ks[t, b]] / A[ks[t, b]]
     for a in range(rows):
-        i = vs[a]
+        i = np.int64(vs[t, a])
         for b in range(columns):
-            entry = i * n + ks[b]
-            M[entry] += v[i] * keys[b]
-            if M[entry] * A[ks[b]] >= level:
-                mark(firing, words, entry)
+            j = np.int64(ks[t, b])
+            entry = i * n + j
+            M[entry] += V[t, i] * keys[b]
+            bit, word = np.uint64(M[entry] * A[j] >= level), entry >> 6
+            firing[word] |= bit << np.uint64(entry & 63)
+            firing[words + (word >> 6)] |= bit << np.uint64(word & 63)
 
 
 @kernel
 def write_delta(
-    d: int, n: int, M: Array, A: Array, beta: float, level: float, v: Array, keys: Array, ks: Array, columns: int,
-    firing: Array, words: int,
+    d: int, n: int, M: Array, A: Array, beta: float, level: float, V: Array, keys: Array, ks: Array, columns: int,
+    t: int, firing: Array, words: int,
 ) -> None:  # fmt: skip
     """Let every row forget what stands along the key and take v, at the columns listed; mark what reaches the level."""
     scale = A[0]
     for i in range(d):
-        read = v.dtype.type(0)
+        read = V.dtype.type(0)
         for b in range(columns):
-            read += M[i * n + ks[b]] * keys[b]
-        new = beta * (v[i] - scale * read) / scale
+            read += M[i * n + ks[t, b]] * keys[b]
+        new = beta * (V[t, i] - scale * read) / scale
         for b in range(columns):
-            entry = i * n + ks[b]
+            entry = i * n + ks[t, b]
             M[entry] += new * keys[b]
             if M[entry] * scale >= level:
                 mark(firing, words, entry)
+
+
+@kernel
+def row_of(entry: int, part: float) -> int:
+    """Return entry // n, `part` being 1 / n: a product takes a fraction of the time of a division.
+
+    It is exact for entries below 2^31, as (entry + 1/2) / n is at least 1 / 2n from every whole number.
+    """
+    return int((np.float64(entry) + 0.5) * part)
 
 
 @kernel
@@ -147,9 +187,10 @@ def look(
 ) -> int:
     """List the marked entries that fire, reset them, and take the marks of the others back; return how many fire."""
     found = 0
+    part = 1 / n
     for e in range(marked(firing, words, entries)):
-        entry = entries[e]
-        scale = A[entry % n % len(A)]
+        entry = np.int64(entries[e])
+        scale = A[entry - row_of(entry, part) * n] if len(A) == n else A[0]
         if M[entry] * scale >= level:
             entries[found] = entry
             found += 1
@@ -204,13 +245,19 @@ def compare(S: Array, level: float, theta: float, reset: int, entries: Array) ->
 
 
 @kernel
-def read_rows(n: int, r: int, entries: Array, found: int, q: Array, y: Array) -> None:
-    """Add to row i of y the row j of q, for every entry (i, j) that fired."""
+def read_rows(d: int, n: int, r: int, entries: Array, found: int, Q: Array, Y: Array, t: int) -> None:
+    """Write at step t into row i of y the sum of the rows j of q, over the entries (i, j) that fired."""
+    for i in range(d * r):
+        Y[t, i] = 0
+    part = 1 / n
     for e in range(found):
-        i = entries[e] // n
+        i = row_of(entries[e], part)
         j = entries[e] - i * n
-        for c in range(r):
-            y[i * r + c] += q[j * r + c]
+        if r == 1:
+            Y[t, i] += Q[t, j]
+        else:
+            for c in range(r):
+                Y[t, i * r + c] += Q[t, j * r + c]
 
 
 def memorise(
@@ -241,26 +288,25 @@ def memorise(
     entries, keys = room.entries, room.reached
     counter, tally = room.counts[row[COUNTER] : row[COUNTER] + d * n], room.tallies[row[TALLY] :]
     if scalar and room.pending[row[UNIT]]:
-        rebuild(n, M, A, level, firing, words)
+        for j in range(n):
+            keys[j] = A[j % len(A)]
+        rebuild(n, M, keys, level, firing, words)
         room.pending[row[UNIT]] = 0
     for t in range(steps):
-        v, k = V[t], K[t]
         rows, columns = room.sent[value_list * chunk + t], room.sent[key_list * chunk + t]
         if delta:
-            rows, columns = d, unit_key(k, ks[t], columns, keys)
+            rows, columns = d, unit_key(K, ks, t, columns, keys)
         tally[0] += rows * columns
         if scalar:
-            tally[2] += collect(d, n, M, A, alpha[t], bound, firing, words)
+            tally[2] += collect(d, n, M, A, alpha, t, bound, firing, words)
             if delta:
-                write_delta(d, n, M, A, beta[t, 0], level, v, keys, ks[t], columns, firing, words)
+                write_delta(d, n, M, A, beta[t, 0], level, V, keys, ks, columns, t, firing, words)
             else:
-                for b in range(columns):
-                    keys[b] = k[ks[t, b]] / A[ks[t, b]]
-                write_products(n, M, A, level, v, vs[t], rows, keys, ks[t], columns, firing, words)
+                write_products(n, M, A, level, V, vs, rows, K, ks, columns, t, keys, firing, words)
         elif delta:
-            decay_and_correct(d, n, M, alpha[t, 0], beta[t, 0], v, keys, ks[t], columns)
+            decay_and_correct(d, n, M, alpha[t, 0], beta[t, 0], V[t], keys, ks[t], columns)
         else:
-            decay_and_add(d, n, M, alpha[t], v, k)
+            decay_and_add(d, n, M, alpha[t], V[t], K[t])
         here = (slot + t * samples) * d * n
         if recording:
             start = row[MEMBRANES] * slots + here
@@ -276,9 +322,7 @@ def memorise(
             for e in range(found):
                 spikes[start + entries[e]] = 1
         if r > 0:
-            y = Y[t]
-            y[:] = 0
-            read_rows(n, r, entries, found, Q[t], y)
+            read_rows(d, n, r, entries, found, Q, Y, t)
             room.live[row[TARGET] * chunk + t] = found > 0
         else:
             copy(entries, found, E[t], 0)
