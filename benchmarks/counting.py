@@ -2,8 +2,8 @@
 
     unscan bench counting [--quick] [--json FILE]
 
-784-512-512-10, T = 100, float32, one thread, every layer firing at the named rate. The second run leaves out what counts
-the numbers that weights bring, the counts of each sample, and what a run makes of its counts; neurons that fire
+784-512-512-10, T = 100, float32, one thread, every layer firing at the named rate. The second run leaves out what
+counts the numbers that weights bring, the counts of each sample, and what a run makes of its counts; those that fire
 still add to their counters, as they are listed. Both take turns; shown are milliseconds and the share of the full run
 that counting takes.
 """
