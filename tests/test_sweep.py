@@ -201,15 +201,15 @@ def test_the_results_are_table_csv_lines_and_picture(folder):
     assert len(list((folder / "out" / "points").iterdir())) == 3
 
 
-def test_energies_are_those_of_the_tables_that_are_named(folder):
-    write(folder, {"grid": {"quantize": [None, "int8"]}, "energy": {"whole": "horowitz-45nm-int8"}})
+def test_energies_are_those_of_the_numbers_or_of_the_tables_that_are_named(folder):
+    write(folder, {"grid": {"quantize": [None, "int8"]}})
     _, first = swept(folder)
     assert [row["energy_table"] for row in first] == ["horowitz-45nm-float32", "horowitz-45nm-int8"]
     counts = unscan.simulate(
         unscan.compile(unscan.load(folder / "model.unscan")), np.load(folder / "x.npy")
     ).counts
     assert first[0]["energy"]["total"] == pytest.approx(Energy.of(counts).total / 20, rel=1e-12)
-    write(folder, {"grid": {"quantize": [None, "int8"]}})
+    write(folder, {"grid": {"quantize": [None, "int8"]}, "energy": {"whole": "horowitz-45nm-int32"}})
     said, second = swept(folder)
     assert "2 of them finished before" in said
     assert second[0]["energy"] == first[0]["energy"]

@@ -28,13 +28,13 @@ from unscan.compiler.errors import InvalidInput
 from unscan.compiler.nodes.neurons import Phase, Reset
 from unscan.compiler.options import TopK, parse_top_k
 from unscan.compiler.passes import SoftReset
-from unscan.runtime.energy import DEFAULT, find
+from unscan.runtime.energy import find
 from unscan.trainer.explain import explain, shown
 from unscan.trainer.recipe import Recipe
 from unscan.trainer.run import RunFiles
 from unscan.trainer.settings import Positive, Settings
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept of a point; another one is another key."""
 
 
@@ -141,10 +141,13 @@ class SourceSettings(Settings):
 
 
 class Energies(Settings):
-    """The energy tables of graphs that compute with real numbers, and of those with whole ones."""
+    """The energy tables of graphs that compute with real numbers, and of those with whole ones.
 
-    real: str = DEFAULT
-    whole: str = DEFAULT
+    Where None, the table of each graph's own numbers (`unscan.runtime.energy.table_for`).
+    """
+
+    real: str | None = None
+    whole: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -262,7 +265,8 @@ def plan(sweep: Sweep, *, folder: Path, runs: Path, samples: int | None = None) 
         InvalidInput: a source, recipe, energy table or setting that there is not, or options that do not go together.
     """
     for table in (sweep.energy.real, sweep.energy.whole):
-        find(table)
+        if table is not None:
+            find(table)
     found: dict[str, Point] = {}
     options = [_options(given) for given in sweep.options]
     for settings in sweep.sources:

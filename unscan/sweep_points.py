@@ -19,6 +19,7 @@ from unscan.runtime.agreement import LayerAgreement
 from unscan.runtime.batches import batches
 from unscan.runtime.counts import Counts
 from unscan.runtime.decision import decide
+from unscan.runtime.energy import table_for
 from unscan.runtime.executors import executor
 from unscan.runtime.executors.model import Model
 from unscan.runtime.executors.reference import Reference
@@ -63,7 +64,8 @@ def measure(point: Point, data_dir: Path | None) -> Outcome:
     The outcome says, of the samples all together: `accuracy_model` and `accuracy`, as shares, and their difference
     `gap`, None without labels; `f1` of all spikes against those of the trained model in float32, None where both are
     silent; `rate`, spikes per neuron and step; `layers`, the same of each; `operations` as
-    `unscan.runtime.costs.Operations` has them; `saturated`, numbers that did not fit, by node.
+    `unscan.runtime.costs.Operations` has them; `energy_table`, the table of the compiled graph's numbers; `saturated`,
+    numbers that did not fit, by node.
     """
     return _guarded(lambda: _measured(point, data_dir))
 
@@ -103,6 +105,7 @@ def _measured(point: Point, data_dir: Path | None) -> Outcome:
         "unheard": [name for name in compiled.of(*SPIKING) if name not in layers],
         "operations": done.total.to_json(),
         "whole_numbers": compiled.integer,
+        "energy_table": table_for(compiled).table.name,
         "saturated": saturated(done),
         "graph": compiled.digest,
     }
