@@ -67,6 +67,11 @@ def demo(out: Path) -> None:
     help="Energy table: a name, `unscan energies` lists them, or a YAML file; by default that of the graph's numbers.",
 )
 @click.option(
+    "--decision",
+    type=click.Choice(["last", "mean"]),
+    help="How outputs become a class; by default as the model says.",
+)
+@click.option(
     "--output", type=FILE, help="Also write outputs, spikes, membranes and final state to this .npz file."
 )
 @takes_input
@@ -75,6 +80,7 @@ def simulate(
     source: Path,
     using: str,
     energy_name: str | None,
+    decision: str | None,
     output: Path | None,
     inputs: Path | None,
     event_dt: float | None,
@@ -110,6 +116,7 @@ def simulate(
     data = read_samples(
         graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
     )
+    decided = decision or graph.meta.get("decision")
     with progress(f"simulate, {using}") as bar:
         run = simulate(
             graph, data.x, using=using, record=output is not None, progress=lambda share: bar(using, share)
@@ -122,11 +129,13 @@ def simulate(
         "executor": using,
         "samples": count,
     }
-    if data.labels is not None and "decision" in graph.meta:
-        right = accuracy(run.outputs, data.labels, graph.meta["decision"])
+    if data.labels is not None and decided is None:
         console.print(
-            f"Accuracy {right:.2%} ({round(right * count)} of {count}), by the {graph.meta['decision']} output"
+            "No accuracy: the model does not say how its outputs become a class, and neither does --decision."
         )
+    elif data.labels is not None:
+        right = accuracy(run.outputs, data.labels, decided)
+        console.print(f"Accuracy {right:.2%} ({round(right * count)} of {count}), by the {decided} output")
         document["accuracy"] = right
     if run.counts is None:
         console.print("This executor counts no operations; the event executor does.")
