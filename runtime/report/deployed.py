@@ -127,11 +127,12 @@ def written(evidence: Evidence) -> Iterator[Block]:
         entries = prod(evidence.graph.membranes()[name])
         writes = evidence.counts.tallies.get(name, {}).get("writes", 0) / turns
         rows.append([name, count(entries), count(writes), share(writes / entries)])
-    yield Table(
-        "Entries of the matrix memories that one step writes",
-        ["memory", "entries", "written", "share"],
-        rows,
-    )
+    if rows:
+        yield Table(
+            "Entries of the matrix memories that one step writes",
+            ["memory", "entries", "written", "share"],
+            rows,
+        )
 
 
 def rounding_section(evidence: Evidence) -> Section:
