@@ -129,14 +129,14 @@ def simulate(
         "executor": using,
         "samples": count,
     }
-    if data.labels is not None and decided is None:
-        console.print(
-            "No accuracy: the model does not say how its outputs become a class, and neither does --decision."
-        )
-    elif data.labels is not None:
+    if data.labels is not None and decided is not None:
         right = accuracy(run.outputs, data.labels, decided)
         console.print(f"Accuracy {right:.2%} ({round(right * count)} of {count}), by the {decided} output")
         document["accuracy"] = right
+    elif data.labels is not None:
+        console.print(
+            "No accuracy: the model does not say how its outputs become a class, and neither does --decision."
+        )
     if run.counts is None:
         console.print("This executor counts no operations; the event executor does.")
     else:
@@ -150,7 +150,7 @@ def simulate(
         rates = {name: found.to_json() for name, found in each.items()} | {"in all": whole.to_json()}
         document |= {
             "counts": run.counts.to_json(samples=True),
-            "energy": energy.to_json() | {"why": chosen.why},
+            "energy": {**energy.to_json(), "why": chosen.why},
             "break_even": rates,
         }
         if graph.integer:

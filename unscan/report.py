@@ -226,8 +226,8 @@ def figures(evidence: Evidence, chosen: Choice) -> dict[str, Any]:
     if evidence.counts is not None:
         nodes, whole = break_even(evidence.counts, chosen.table)
         rates = {name: each.to_json() for name, each in [*nodes.items(), ("in all", whole)]}
-        energy = Energy.of(evidence.counts, chosen.table).to_json() | {"why": chosen.why}
-        modelled = {"energy": energy, "break_even": rates}
+        energy = Energy.of(evidence.counts, chosen.table)
+        modelled = {"energy": {**energy.to_json(), "why": chosen.why}, "break_even": rates}
     return {
         "name": evidence.name,
         "graph": evidence.graph.digest,
