@@ -16,6 +16,7 @@ from unscan.compiler.ir import Kind
 from unscan.compiler.nodes import Convolution, Linear
 from unscan.runtime.costs import Operations, fan_out
 from unscan.runtime.counts import Counts
+from unscan.runtime.energy_choice import Choice, table_for
 from unscan.runtime.energy_tables import DEFAULT, TABLES, Table, find
 
 
@@ -40,17 +41,18 @@ class Energy:
     dense_memory: float
 
     @classmethod
-    def of(cls, counts: Counts | Operations, table: str | Table = DEFAULT) -> Energy:
+    def of(cls, counts: Counts | Operations, table: str | Table | None = None) -> Energy:
         """Model the energy of counted operations.
 
         Args:
             counts: what was done.
-            table: a table, its name, or the path of a YAML file that holds one.
+            table: a table, its name, or the path of a YAML file that holds one. Where None, the one of the graph's own
+                numbers (`table_for`), and the default for operations of which no graph is known.
 
         Raises:
             InvalidInput: there is no such table, or it has no price for an update that was counted.
         """
-        cost = table if isinstance(table, Table) else find(table)
+        cost = priced(counts, table)
         done = counts.total if isinstance(counts, Counts) else counts
         updates = sum(n * cost.update(kind) for kind, n in done.updates.items() if n)
         reads = done.weight_reads + done.state_reads
@@ -106,7 +108,16 @@ class BreakEven:
         }
 
 
-def break_even(counts: Counts, table: str | Table = DEFAULT) -> tuple[dict[str, BreakEven], BreakEven]:
+def priced(counts: Counts | Operations, table: str | Table | None) -> Table:
+    """Return the table that was named, or the one that belongs to what was counted."""
+    if isinstance(table, Table):
+        return table
+    if isinstance(counts, Counts):
+        return table_for(counts.graph, table).table
+    return find(table or DEFAULT)
+
+
+def break_even(counts: Counts, table: str | Table | None = None) -> tuple[dict[str, BreakEven], BreakEven]:
     """Return the break-even rate of each Linear and convolution, and of the whole network.
 
     Of a node: an event costs its AC (MAC where it carries a number) and weight read for each of the n weights that it
@@ -118,7 +129,7 @@ def break_even(counts: Counts, table: str | Table = DEFAULT) -> tuple[dict[str, 
     Raises:
         InvalidInput: there is no such table, or it has no price for an update that was counted.
     """
-    cost = table if isinstance(table, Table) else find(table)
+    cost = priced(counts, table)
     graph, turns = counts.graph, counts.steps * counts.samples
     found: dict[str, BreakEven] = {}
     ways = met = 0
@@ -156,4 +167,14 @@ def ratio(a: float, b: float) -> float:
     return a / b if b else inf
 
 
-__all__ = ["DEFAULT", "TABLES", "BreakEven", "Energy", "Table", "break_even", "find"]
+__all__ = [
+    "DEFAULT",
+    "TABLES",
+    "BreakEven",
+    "Choice",
+    "Energy",
+    "Table",
+    "break_even",
+    "find",
+    "table_for",
+]

@@ -7,10 +7,12 @@ import signal
 import threading
 import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 
@@ -19,12 +21,14 @@ from tests.graphs import chain, lif, linear, sequence, two_layers
 from tests.test_tiny import RECIPE
 from unscan import sweep_points, sweep_run, sweep_workers
 from unscan.cli import main
+from unscan.compiler.frontends.load import load_model
 from unscan.compiler.nodes import Input, Output
 from unscan.runtime.agreement import LayerAgreement, compare
 from unscan.runtime.decision import accuracy
 from unscan.runtime.energy import Energy
 from unscan.runtime.executors.reference import Reference
 from unscan.runtime.judge import rates
+from unscan.sources import read_graph
 from unscan.sweep_plan import plan, read_sweep
 from unscan.sweep_points import measure
 from unscan.sweep_workers import failed
@@ -201,19 +205,64 @@ def test_the_results_are_table_csv_lines_and_picture(folder):
     assert len(list((folder / "out" / "points").iterdir())) == 3
 
 
-def test_energies_are_those_of_the_tables_that_are_named(folder):
-    write(folder, {"grid": {"quantize": [None, "int8"]}, "energy": {"whole": "horowitz-45nm-int8"}})
+def test_energies_are_those_of_the_numbers_or_of_the_tables_that_are_named(folder):
+    write(folder, {"grid": {"quantize": [None, "int8"]}})
     _, first = swept(folder)
     assert [row["energy_table"] for row in first] == ["horowitz-45nm-float32", "horowitz-45nm-int8"]
     counts = unscan.simulate(
         unscan.compile(unscan.load(folder / "model.unscan")), np.load(folder / "x.npy")
     ).counts
     assert first[0]["energy"]["total"] == pytest.approx(Energy.of(counts).total / 20, rel=1e-12)
-    write(folder, {"grid": {"quantize": [None, "int8"]}})
+    write(folder, {"grid": {"quantize": [None, "int8"]}, "energy": {"whole": "horowitz-45nm-int32"}})
     said, second = swept(folder)
     assert "2 of them finished before" in said
     assert second[0]["energy"] == first[0]["energy"]
     assert second[1]["energy"]["total"] > first[1]["energy"]["total"]
+
+
+NET = """
+from torch import nn
+from unscan.trainer import Leaky, LeakyIntegrator
+
+class Net(nn.Module):
+    def __init__(self, hidden=6):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(3, hidden), Leaky(hidden, beta=0.9, reset="zero", threshold=0.1), nn.Linear(hidden, 4),
+            LeakyIntegrator(4),
+        )
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_a_class_in_a_python_file_is_a_source(folder, here):
+    (folder / "net.py").write_text(NET)
+    rng = np.random.default_rng(3)
+    np.save(folder / "x3.npy", rng.normal(0, 2, (30, 20, 3)).astype(np.float32))
+    built = load_model(f"{folder / 'net.py'}:Net", None, {"hidden": 5})
+    torch.save({name: value * 1.5 for name, value in built.state_dict().items()}, folder / "w.pt")
+    read = {"weights": "w.pt", "arguments": {"hidden": 5}, "shape": 3}
+    source = {"path": "net.py:Net", "input": "x3.npy", "training_input": "x3.npy", "decision": "mean"}
+    write(folder, {"grid": {"quantize": [None, "int8"]}}, **source, read=read)
+    _, rows = swept(folder)
+    assert [row["settings"]["source"] for row in rows] == ["Net", "Net"]
+    graph = read_graph(
+        Path(f"{folder / 'net.py'}:Net"), weights=folder / "w.pt", arguments={"hidden": 5}, shape=(3,)
+    )
+    outputs = Reference(graph).run(np.load(folder / "x3.npy")).outputs
+    right = accuracy(outputs, np.load(folder / "y.npy"), "mean")
+    assert rows[0]["accuracy_model"] == rows[0]["accuracy"] == right
+    assert rows[0]["f1"] == 1
+    assert rows[1]["energy_table"] == "horowitz-45nm-int8"
+    first = points(folder)[0].key
+    swept(folder)
+    assert len(here.done) == 2
+    built.layers[0].bias.data += 1
+    torch.save(built.state_dict(), folder / "w.pt")
+    assert points(folder)[0].key != first
+    write(folder, {}, **source, read=read | {"shape": None})
+    assert "with --shape" in swept(folder, code=1)[1][-1]["error"]
 
 
 def test_what_is_finished_is_not_run_again(folder, here):

@@ -64,7 +64,12 @@ def demo(out: Path) -> None:
     "--energy",
     "energy_name",
     default=None,
-    help="Energy table: a name, `unscan energies` lists them, or a YAML file.",
+    help="Energy table: a name, `unscan energies` lists them, or a YAML file; by default that of the graph's numbers.",
+)
+@click.option(
+    "--decision",
+    type=click.Choice(["last", "mean"]),
+    help="How outputs become a class; by default as the model says.",
 )
 @click.option(
     "--output", type=FILE, help="Also write outputs, spikes, membranes and final state to this .npz file."
@@ -75,6 +80,7 @@ def simulate(
     source: Path,
     using: str,
     energy_name: str | None,
+    decision: str | None,
     output: Path | None,
     inputs: Path | None,
     event_dt: float | None,
@@ -88,7 +94,7 @@ def simulate(
 
     from unscan.compiler.storage import writing
     from unscan.runtime.decision import accuracy
-    from unscan.runtime.energy import DEFAULT, Energy, break_even, find
+    from unscan.runtime.energy import Energy, break_even, table_for
     from unscan.runtime.simulate import simulate
     from unscan.show import (
         break_even_table,
@@ -105,11 +111,12 @@ def simulate(
     )
     from unscan.sources import read_graph, read_samples
 
-    energies = find(energy_name or DEFAULT)
     graph = read_graph(source)
+    chosen = table_for(graph, energy_name)
     data = read_samples(
         graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
     )
+    decided = decision or graph.meta.get("decision")
     with progress(f"simulate, {using}") as bar:
         run = simulate(
             graph, data.x, using=using, record=output is not None, progress=lambda share: bar(using, share)
@@ -122,25 +129,28 @@ def simulate(
         "executor": using,
         "samples": count,
     }
-    if data.labels is not None and "decision" in graph.meta:
-        right = accuracy(run.outputs, data.labels, graph.meta["decision"])
-        console.print(
-            f"Accuracy {right:.2%} ({round(right * count)} of {count}), by the {graph.meta['decision']} output"
-        )
+    if data.labels is not None and decided is not None:
+        right = accuracy(run.outputs, data.labels, decided)
+        console.print(f"Accuracy {right:.2%} ({round(right * count)} of {count}), by the {decided} output")
         document["accuracy"] = right
+    elif data.labels is not None:
+        console.print(
+            "No accuracy: the model does not say how its outputs become a class, and neither does --decision."
+        )
     if run.counts is None:
         console.print("This executor counts no operations; the event executor does.")
     else:
-        energy = Energy.of(run.counts, energies.name)
+        energy = Energy.of(run.counts, chosen.table)
         show(counts_table(run.counts, f"Operations over {count} samples of {data.x.shape[0]} steps"))
         show(traffic_table(run.counts, "What travels and what is fetched"))
         show(energy_table(energy, count))
-        show(break_even_table(run.counts, energies.name))
-        each, whole = break_even(run.counts, energies)
+        show(break_even_table(run.counts, chosen.table))
+        console.print(str(chosen), highlight=False)
+        each, whole = break_even(run.counts, chosen.table)
         rates = {name: found.to_json() for name, found in each.items()} | {"in all": whole.to_json()}
         document |= {
             "counts": run.counts.to_json(samples=True),
-            "energy": energy.to_json(),
+            "energy": {**energy.to_json(), "why": chosen.why},
             "break_even": rates,
         }
         if graph.integer:
@@ -202,17 +212,19 @@ def verify(
     from unscan.show import (
         changes,
         console,
+        neurons_line,
+        progress,
+        show,
+        write_json,
+    )
+    from unscan.show_verification import (
         explain,
         layers_table,
         localisation_lines,
-        neurons_line,
-        progress,
         rounding_lines,
         rounding_table,
-        show,
         verdict,
         verify_table,
-        write_json,
     )
     from unscan.sources import read_graph, read_model, read_samples
 

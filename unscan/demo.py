@@ -13,13 +13,13 @@ from unscan.runtime.verify import AGAINST, Verification, verify
 from unscan.show import (
     console,
     counts_table,
-    explain,
     neurons_line,
     progress,
     show,
     table,
     write_json,
 )
+from unscan.show_verification import explain
 from unscan.sources import read_run, read_samples, traced
 from unscan.targets import export
 from unscan.trainer.fit import fit

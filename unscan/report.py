@@ -17,6 +17,7 @@ from unscan.train import FILE, json_option
 
 if TYPE_CHECKING:
     from unscan.compiler.ir import Graph
+    from unscan.runtime.energy import Choice
     from unscan.runtime.report.evidence import Evidence
     from unscan.runtime.report.trained import Trained
 
@@ -48,7 +49,12 @@ SAMPLES = 32
     multiple=True,
     help="A neuron whose membrane is drawn: NODE:NEURON; any number of times.",
 )
-@click.option("--energy", "energy", default=None, help="Energy table; `unscan energies` lists them.")
+@click.option(
+    "--energy",
+    "energy",
+    default=None,
+    help="Energy table: a name, `unscan energies` lists them, or a YAML file; by default that of each graph's numbers.",
+)
 @takes_input
 @json_option
 def report(
@@ -70,16 +76,16 @@ def report(
     SOURCE is a run's folder, or a graph's file (.unscan or .nir). It needs no network to be read, and no JavaScript.
     """
     from unscan.compiler.storage import writing
-    from unscan.runtime.energy import DEFAULT, find
+    from unscan.runtime.energy import table_for
     from unscan.runtime.report.evidence import AGAINST, gather, within
     from unscan.runtime.report.page import report as write
     from unscan.runtime.report.traces import named
     from unscan.show import console, progress, write_json
     from unscan.sources import read_run, read_samples
 
-    table = find(energy or DEFAULT).name
     run = read_run(source) if source.is_dir() else None
     traced, graphs = read_graphs(source, paths)
+    tables = {name: table_for(graph, energy) for name, graph in graphs.items()}
     for asked in traces:
         named(asked, list(graphs.values()))
     data = read_samples(
@@ -111,7 +117,7 @@ def report(
         found,
         on=data.description,
         trained=read_trained(source) if run else None,
-        energy=table,
+        energy=energy,
         traces=traces,
         commands=list(
             commands(source, dict(zip(paths, graphs.values(), strict=False)), of_run=run is not None)
@@ -126,7 +132,11 @@ def report(
     )
     write_json(
         json_path,
-        {"source": str(source), "data": data.description, "deployed": [figures(each) for each in found]},
+        {
+            "source": str(source),
+            "data": data.description,
+            "deployed": [figures(each, tables[each.name]) for each in found],
+        },
     )
 
 
@@ -155,6 +165,12 @@ def read_graphs(source: Path, paths: Sequence[Path]) -> tuple[Graph | None, dict
             raise InvalidInput(
                 f"{name} takes {got} and {source} takes {wanted}; a report compares graphs on the same samples, so "
                 "name graphs that were compiled from SOURCE."
+            )
+        tasks = [each.meta.get("task") for each in (graph, first)]
+        if None not in tasks and tasks[0] != tasks[1]:
+            raise InvalidInput(
+                f"{name} is of a model of the task {tasks[0]} and {source} of {tasks[1]}; name graphs that were "
+                "compiled from SOURCE."
             )
     return first, found
 
@@ -202,8 +218,16 @@ def commands(source: Path, graphs: Mapping[Path, Graph], *, of_run: bool) -> Ite
     yield shlex.join(["unscan", "report", *typed(click.get_current_context())])
 
 
-def figures(evidence: Evidence) -> dict[str, Any]:
-    """Return what was measured of one deployed graph as JSON."""
+def figures(evidence: Evidence, chosen: Choice) -> dict[str, Any]:
+    """Return what was measured of one deployed graph as JSON, and its energy as it is modelled."""
+    from unscan.runtime.energy import Energy, break_even
+
+    modelled: dict[str, Any] = {"energy": None, "break_even": None}
+    if evidence.counts is not None:
+        nodes, whole = break_even(evidence.counts, chosen.table)
+        rates = {name: each.to_json() for name, each in [*nodes.items(), ("in all", whole)]}
+        energy = Energy.of(evidence.counts, chosen.table)
+        modelled = {"energy": {**energy.to_json(), "why": chosen.why}, "break_even": rates}
     return {
         "name": evidence.name,
         "graph": evidence.graph.digest,
@@ -220,5 +244,6 @@ def figures(evidence: Evidence) -> dict[str, Any]:
             {"a": a, "b": b, "agreement": agreement.to_json()} for (a, b), agreement in evidence.pairs.items()
         ],
         "counts": evidence.counts and evidence.counts.to_json(),
+        **modelled,
         "rounding": evidence.rounding and evidence.rounding.to_json(),
     }

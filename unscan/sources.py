@@ -145,7 +145,8 @@ def read_samples(
     """Return what a graph is run on: arrays from files, or else a part of the task it was trained on.
 
     Indices may stand in an array (T, B). With `event_dt` the file holds events, which are gathered in steps of so many
-    seconds (see `unscan.runtime.events`); what that merged or left out stands in the description. The part is that for
+    seconds (see `unscan.runtime.events`); what that merged or left out stands in the description. A file of several
+    recordings gives a sample for each, and their labels where it holds some and none are given. The part is that for
     tests, or with `training` that for training, on which thresholds may be moved.
     Of a task that asks for answers at its steps there are no labels: their accuracy is measured in training alone.
 
@@ -157,10 +158,11 @@ def read_samples(
     if event_dt is not None:
         if inputs is None:
             raise InvalidInput("Got --event-dt without --input; give the file of events, too.")
-        from unscan.runtime.events import binned, binning, read
+        from unscan.runtime.events import binned, binning, read_all
 
-        x, tally = binned(read(inputs), binning(graph, event_dt))
-        y = None if labels is None else read_array(labels)
+        recordings = read_all(inputs, limit=limit)
+        x, tally = binned(recordings.events, binning(graph, event_dt))
+        y = recordings.labels if labels is None else read_array(labels)
         found = Samples(x, y, f"{inputs} in steps of {event_dt:g} s: {tally}")
     elif inputs is not None:
         x = read_array(inputs)

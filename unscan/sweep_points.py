@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 import traceback
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +21,15 @@ from unscan.runtime.agreement import LayerAgreement
 from unscan.runtime.batches import batches
 from unscan.runtime.counts import Counts
 from unscan.runtime.decision import decide
+from unscan.runtime.energy import table_for
 from unscan.runtime.executors import executor
 from unscan.runtime.executors.model import Model
 from unscan.runtime.executors.reference import Reference
 from unscan.runtime.judge import compile_on, ranges, rates
 from unscan.show import saturated
 from unscan.sources import Samples, read_graph, read_run, read_samples, traced
-from unscan.sweep_plan import Point, Source
+from unscan.sweep_plan import Point
+from unscan.sweep_sources import Source
 from unscan.sweep_workers import Outcome, failed
 
 
@@ -63,7 +67,8 @@ def measure(point: Point, data_dir: Path | None) -> Outcome:
     The outcome says, of the samples all together: `accuracy_model` and `accuracy`, as shares, and their difference
     `gap`, None without labels; `f1` of all spikes against those of the trained model in float32, None where both are
     silent; `rate`, spikes per neuron and step; `layers`, the same of each; `operations` as
-    `unscan.runtime.costs.Operations` has them; `saturated`, numbers that did not fit, by node.
+    `unscan.runtime.costs.Operations` has them; `energy_table`, the table of the compiled graph's numbers; `saturated`,
+    numbers that did not fit, by node.
     """
     return _guarded(lambda: _measured(point, data_dir))
 
@@ -103,6 +108,7 @@ def _measured(point: Point, data_dir: Path | None) -> Outcome:
         "unheard": [name for name in compiled.of(*SPIKING) if name not in layers],
         "operations": done.total.to_json(),
         "whole_numbers": compiled.integer,
+        "energy_table": table_for(compiled).table.name,
         "saturated": saturated(done),
         "graph": compiled.digest,
     }
@@ -143,8 +149,10 @@ def _trained(source: Source, limit: int | None, data_dir: Path | None) -> _Train
         graph = traced(run)
         runner = Model(run.model, graph)
     else:
-        graph = read_graph(path)
+        graph = read_graph(path, **reading(source))
         runner = Reference(graph)
+    if source.decision is not None and "decision" not in graph.meta:
+        graph = graph.annotate(meta={"decision": source.decision})
     samples = _samples(source, graph, limit, data_dir)
     decision = graph.meta.get("decision")
     spikes: dict[str, list[Array]] = {}
@@ -161,6 +169,16 @@ def _trained(source: Source, limit: int | None, data_dir: Path | None) -> _Train
     return _Trained(graph, samples, accuracy, packed)
 
 
+def reading(source: Source) -> dict[str, Any]:
+    """Return the keywords of `read_graph` for a source."""
+    said: dict[str, Any] = json.loads(source.read)
+    if "weights" in said:
+        said["weights"] = Path(said["weights"])
+    if "shape" in said:
+        said["shape"] = tuple(said["shape"])
+    return said
+
+
 def _samples(
     source: Source, graph: Graph, limit: int | None, data_dir: Path | None, *, training: bool = False
 ) -> Samples:
@@ -173,6 +191,7 @@ def _samples(
         data_dir=data_dir,
         limit=limit,
         training=training,
+        event_dt=None if inputs is None else source.event_dt,
     )
 
 

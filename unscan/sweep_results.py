@@ -89,7 +89,7 @@ def _modelled(outcome: Mapping[str, Any], energies: Energies) -> dict[str, Any]:
     operations = Operations(
         **{name: counted[name] for name in Operations.__dataclass_fields__ if name in counted}
     )
-    table = energies.whole if outcome["whole_numbers"] else energies.real
+    table = (energies.whole if outcome["whole_numbers"] else energies.real) or outcome["energy_table"]
     modelled = Energy.of(operations, table).to_json()
     return {
         "energy_table": table,

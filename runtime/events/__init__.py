@@ -2,13 +2,14 @@
 
 from unscan.runtime.events.binning import Binned, Binning, Tally, binned, binning
 from unscan.runtime.events.events import Events
-from unscan.runtime.events.files import chunks, read, write
+from unscan.runtime.events.files import Recordings, chunks, read, read_all, write
 from unscan.runtime.events.stepping import Step, Stepped
 
 __all__ = [
     "Binned",
     "Binning",
     "Events",
+    "Recordings",
     "Step",
     "Stepped",
     "Tally",
@@ -16,5 +17,6 @@ __all__ = [
     "binning",
     "chunks",
     "read",
+    "read_all",
     "write",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.errors import InvalidInput, MissingDependency
+from unscan.compiler.ir import Array
 from unscan.compiler.storage import writing
 from unscan.runtime.events.events import Events, columns_of, exact, joined
 
@@ -25,6 +26,7 @@ READERS: dict[str, tuple[str, str]] = {
     ".hdf5": ("hdf5", "the same"),
     ".aedat": ("aedat", "AEDAT 3.1 and 4 (4: aedat)"),
     ".aedat4": ("aedat", "the same"),
+    ".bin": ("nmnist", "N-MNIST and N-Caltech101, events of 40 bits"),
     ".dat": ("prophesee", "Prophesee DAT (expelliarmus)"),
     ".raw": ("prophesee", "Prophesee EVT2 and EVT3 (expelliarmus)"),
 }
@@ -107,6 +109,40 @@ def read(
     """
     parts = chunks(path, tick=tick, sensor=sensor, sample=sample)
     return joined(parts, str(path) if sample is None else f"{path}, recording {sample}")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings of one file, and their classes (B,), None where it holds none."""
+
+    events: Sequence[Events]
+    labels: Array | None
+
+
+def read_all(
+    path: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    tick: float | Fraction | None = None,
+    sensor: tuple[int, ...] | None = None,
+) -> Recordings:
+    """Read every recording of a file; of a file of spikes/{times,units} (SHD, SSC) all, with its `labels`.
+
+    Args:
+        path, tick, sensor: see `chunks`.
+        limit: read the first so many of a file of several.
+
+    Raises:
+        InvalidInput, DamagedFile, MissingDependency: see `read`; DamagedFile, too, where labels do not belong.
+    """
+    path = Path(path)
+    if path.is_file() and READERS.get(path.suffix.lower(), ("",))[0] == "hdf5":
+        from unscan.runtime.events.hdf5 import several
+
+        found = several(path, Asked(tick=tick, sensor=sensor), limit)
+        if found is not None:
+            return Recordings(*found)
+    return Recordings([read(path, tick=tick, sensor=sensor)], None)
 
 
 def write(events: Events, path: str | os.PathLike[str]) -> None:

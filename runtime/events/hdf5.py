@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,13 @@ from unscan.runtime.events.files import Asked, cut, unasked
 
 def parts(path: Path, asked: Asked) -> Iterator[Events]:
     """Read an HDF5 file part after part; see `files.chunks`."""
+    with opened(path) as (_, columns):
+        yield from (many if ragged(columns) else one)(path, asked, columns)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a file, and give it and the columns of its events."""
     with suppress(ModuleNotFoundError):
         import_module("hdf5plugin")  # its filters are known to h5py from then on
     try:
@@ -35,7 +42,41 @@ def parts(path: Path, asked: Asked) -> Iterator[Events]:
                 f"{path} holds {', '.join(map(str, file)) or 'nothing'}; wanted events/{{t,x,y,p}} or "
                 "spikes/{times,units}."
             )
-        yield from (many if ragged(columns) else one)(path, asked, columns)
+        yield file, columns
+
+
+def several(path: Path, asked: Asked, limit: int | None) -> tuple[list[Events], Array | None] | None:
+    """Return all recordings of a file of several, or the first ones, and their labels; None of a file of one."""
+    with opened(path) as (file, columns):
+        if not ragged(columns):
+            return None
+        lengths = {name: len(column) for name, column in columns.items()}
+        count = min(lengths.values())
+        classes = classes_of(path, file, count)
+        if len(set(lengths.values())) > 1 or not count:
+            raise DamagedFile(
+                f"{path} has columns of {lengths} recordings, wanted as many in each, and one at least: it is "
+                "truncated, or something else. Copy it again."
+            )
+        first = range(count if limit is None else min(limit, count))
+        listed = [recording(path, asked, columns, number) for number in first]
+        return listed, None if classes is None else classes[: len(listed)]
+
+
+def classes_of(path: Path, file: Any, count: int) -> Array | None:
+    """Return the labels of a file of recordings, one class for each; None where it has none."""
+    try:
+        held = file.get("labels")
+    except (RuntimeError, KeyError, OSError) as fault:
+        raise DamagedFile(f"{path} is damaged at labels ({fault}). Copy it again.") from None
+    if not isinstance(held, h5py.Dataset):
+        return None
+    if held.shape != (count,) or held.dtype.kind not in "iu":
+        raise DamagedFile(
+            f"{path} has labels of shape {held.shape} in {held.dtype} for {count} recordings, wanted a whole number "
+            "for each: it is truncated, or something else. Copy it again."
+        )
+    return loaded(path, held, slice(None)).astype(np.int64)
 
 
 def found(file: Any) -> dict[str, Any] | None:
@@ -77,9 +118,14 @@ def many(path: Path, asked: Asked, columns: dict[str, Any]) -> Iterator[Events]:
     if asked.sample is None or not 0 <= asked.sample < count:
         got = "nothing said which" if asked.sample is None else f"got {asked.sample}"
         raise InvalidInput(f"{path} holds {count} recordings, and {got}; give sample=0 to {count - 1}.")
-    held = {name: loaded(path, column, asked.sample) for name, column in columns.items()}
-    source = f"{path}, recording {asked.sample}"
-    yield from cut(Events.of(held, tick=asked.tick, sensor=asked.sensor, source=source), asked.size)
+    yield from cut(recording(path, asked, columns, asked.sample), asked.size)
+
+
+def recording(path: Path, asked: Asked, columns: dict[str, Any], number: int) -> Events:
+    """Read one recording of a file of several."""
+    held = {name: loaded(path, column, number) for name, column in columns.items()}
+    source = f"{path}, recording {number}"
+    return Events.of(held, tick=asked.tick, sensor=asked.sensor, source=source)
 
 
 def loaded(path: Path, column: Any, where: slice | int) -> Array:

@@ -38,7 +38,7 @@ class Execution:
 
     @property
     def energy(self) -> Energy:
-        """The modelled energy of the counted operations, from the default table."""
+        """The modelled energy of the counted operations, from the table of the graph's numbers."""
         if self.counts is None:
             raise InvalidInput(
                 "This executor counts no operations; run the event executor for counts and energy."

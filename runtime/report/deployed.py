@@ -9,30 +9,28 @@ from unscan.compiler.ir import Graph
 from unscan.compiler.nodes import IntegerMemory, Memory
 from unscan.compiler.passes import PASSES
 from unscan.compiler.text import text
-from unscan.runtime.costs import Operations
-from unscan.runtime.counts import Counts
-from unscan.runtime.energy import Energy
+from unscan.runtime.energy import Choice
 from unscan.runtime.quantisation import Cost
 from unscan.runtime.report.activity import activity_section, traces_section
 from unscan.runtime.report.agreement import agreement_section
 from unscan.runtime.report.blocks import Block, Code, Figure, Section, Table, Text
+from unscan.runtime.report.cost import cost_section
 from unscan.runtime.report.drawing import draw
 from unscan.runtime.report.evidence import Evidence
-from unscan.runtime.report.plots import Bar, bars
-from unscan.runtime.report.words import count, joules, points, score, share
+from unscan.runtime.report.words import count, points, score, share
 
 ALONE = ("task", "decision")
 """Facts of a graph that are told in words; others are listed by the graph's text."""
 
 
 def deployed_section(
-    evidence: Evidence, energy: str, asked: Sequence[str], graphs: Sequence[Graph], arrow: str
+    evidence: Evidence, energy: Choice, asked: Sequence[str], graphs: Sequence[Graph], arrow: str
 ) -> Section:
     """Return the section on one deployed graph.
 
     Args:
         evidence: what was measured of it.
-        energy: the name of a table of energies.
+        energy: a table of energies, and why it is this one.
         asked: neurons to trace, NODE:NEURON.
         graphs: all graphs of the report, one of which has such a neuron.
         arrow: an id for the heads of arrows, which no other drawing has.
@@ -88,90 +86,6 @@ def drawing_section(graph: Graph, arrow: str) -> Section:
     return Section("The graph", [Figure(draw(graph, arrow), caption)])
 
 
-def cost_section(evidence: Evidence, table: str) -> Section:
-    """Return operations and energy, beside those of the dense network for the same work."""
-    counts = evidence.counts
-    if counts is None:
-        return Section(
-            "Operations and energy",
-            [Text("No executor that ran counts operations; the event executor does, --against event.")],
-        )
-    return Section("Operations and energy", list(costs(counts, evidence.samples, table)))
-
-
-def costs(counts: Counts, samples: int, table: str) -> Iterator[Block]:
-    """Yield what one sample costs, on average."""
-    done, energy = counts.total, Energy.of(counts, table)
-    yield Text(
-        f"On average over {samples} samples of {counts.steps} steps. An AC adds a weight because of a spike, a MAC "
-        "multiplies and adds because of a number; the dense network does every MAC at every step."
-    )
-    rows = [
-        Bar("ACs of this network", [(1, done.acs / samples)], count(done.acs / samples)),
-        Bar("MACs of this network", [(2, done.macs / samples)], count(done.macs / samples)),
-        Bar("state updates", [(3, updates(done) / samples)], count(updates(done) / samples)),
-        Bar("MACs, dense", [(4, done.dense_macs / samples)], count(done.dense_macs / samples)),
-    ]
-    said = ", ".join(f"{bar.name} {bar.said}" for bar in rows)
-    yield Figure(bars(rows, f"Operations per sample: {said}"), "Operations per sample.")
-    yield operations_table(counts, samples)
-    each = [energy.synaptic, energy.updates, energy.memory, energy.dense, energy.dense_memory]
-    synaptic, state, memory, dense, dense_memory = (value / samples for value in each)
-    network = [
-        Bar("this network", [(1, synaptic), (3, state), (2, memory)], joules(synaptic + state + memory)),
-        Bar("dense network", [(1, dense), (2, dense_memory)], joules(dense + dense_memory)),
-        Bar("this one, without memory", [(1, synaptic), (3, state)], joules(synaptic + state)),
-        Bar("dense, without memory", [(1, dense)], joules(dense)),
-    ]
-    said = ", ".join(f"{bar.name} {bar.said}" for bar in network)
-    meaning = [(1, "synaptic operations"), (3, "state updates"), (2, "memory accesses")]
-    share_of = (synaptic + state + memory) / (dense + dense_memory) if dense else float("nan")
-    yield Figure(
-        bars(network, f"Energy per sample: {said}", meaning=meaning),
-        f"Energy per sample, modelled from the counts with the table {table}: {share(share_of)} of the dense network's "
-        f"with memory accesses. It is a model, not a measurement.",
-    )
-    if counts.graph.integer and "float" in table:
-        yield Text(
-            "The graph computes with whole numbers, and this table is of floating-point ones; --energy names another."
-        )
-    yield Table(
-        f"Energy per sample, {table}",
-        ["", "this network", "dense network"],
-        [
-            ["synaptic operations", joules(synaptic), joules(dense)],
-            ["state updates", joules(state), "–"],
-            ["memory accesses", joules(memory), joules(dense_memory)],
-            ["in all", joules(synaptic + state + memory), joules(dense + dense_memory)],
-        ],
-    )
-
-
-def updates(done: Operations) -> int:
-    """Return how many updates of states there were, of any kind."""
-    return sum(done.updates.values())
-
-
-def operations_table(counts: Counts, samples: int) -> Table:
-    """Return operations by node, for one sample on average."""
-    named = [(name, done) for name, done in counts.by_node.items() if done != Operations()]
-    rows = [
-        [
-            name,
-            share(done.rate) if done.slots else "",
-            count(done.acs / samples),
-            count(done.macs / samples),
-            count(done.dense_macs / samples),
-            count(updates(done) / samples),
-            count(done.weight_reads / samples),
-            count(done.state_accesses / samples),
-        ]
-        for name, done in [*named, ("in all", counts.total)]
-    ]
-    columns = ["node", "spike rate", "ACs", "MACs", "dense MACs", "updates", "weight reads", "state accesses"]
-    return Table("Operations per sample, by node; nodes without any are left out", columns, rows)
-
-
 def changed_sections(evidence: Evidence) -> Iterator[Section]:
     """Yield what quantisation, calibration and top-k did to the model, where they were used."""
     if evidence.graph.integer:
@@ -213,11 +127,12 @@ def written(evidence: Evidence) -> Iterator[Block]:
         entries = prod(evidence.graph.membranes()[name])
         writes = evidence.counts.tallies.get(name, {}).get("writes", 0) / turns
         rows.append([name, count(entries), count(writes), share(writes / entries)])
-    yield Table(
-        "Entries of the matrix memories that one step writes",
-        ["memory", "entries", "written", "share"],
-        rows,
-    )
+    if rows:
+        yield Table(
+            "Entries of the matrix memories that one step writes",
+            ["memory", "entries", "written", "share"],
+            rows,
+        )
 
 
 def rounding_section(evidence: Evidence) -> Section:

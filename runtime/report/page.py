@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 import unscan
-from unscan.runtime.energy import DEFAULT, Energy, find
+from unscan.runtime import energy_tables
+from unscan.runtime.energy import Choice, Energy, table_for
 from unscan.runtime.report.blocks import Block, Code, Figure, Page, Section, Table, Text
 from unscan.runtime.report.deployed import deployed_section
 from unscan.runtime.report.evidence import MODEL, Evidence
@@ -24,7 +25,7 @@ def report(
     *,
     on: str,
     trained: Trained | None = None,
-    energy: str = DEFAULT,
+    energy: str | None = None,
     traces: Sequence[str] = (),
     commands: Sequence[str] = (),
 ) -> str:
@@ -35,31 +36,31 @@ def report(
         deployed: what was measured of each deployed graph, all on the same samples.
         on: what these samples are.
         trained: the training run; None where there is none.
-        energy: the name of a table of energies.
+        energy: the name or path of a table of energies; that of each graph's own numbers where None.
         traces: neurons whose membranes are drawn, NODE:NEURON; chosen where there are none.
         commands: what was typed, and what makes the rest again.
 
     Raises:
         InvalidInput: an unknown table, or a neuron that no graph has.
     """
-    find(energy)
     graphs = [evidence.graph for evidence in deployed]
+    tables = [table_for(graph, energy) for graph in graphs]
     for asked in traces:
         named(asked, graphs)
     sections = [] if trained is None else [trained_section(trained)]
-    sections.append(side_by_side(deployed, on, energy))
+    sections.append(side_by_side(deployed, on, tables))
     sections += [
-        deployed_section(evidence, energy, traces, graphs, f"arrow-{number}")
-        for number, evidence in enumerate(deployed, 1)
+        deployed_section(evidence, chosen, traces, graphs, f"arrow-{number}")
+        for number, (evidence, chosen) in enumerate(zip(deployed, tables, strict=True), 1)
     ]
     sections.append(commands_section(commands))
     subtitle = f"Measured on {on}, {deployed[0].steps} steps each."
     if len(deployed) > 1:
         subtitle += f" The figures here are of {deployed[0].name}."
-    return Page(title, subtitle, list(figures(deployed[0], energy)), sections).html()
+    return Page(title, subtitle, list(figures(deployed[0], tables[0].table)), sections).html()
 
 
-def figures(evidence: Evidence, energy: str) -> list[tuple[str, str]]:
+def figures(evidence: Evidence, energy: energy_tables.Table) -> list[tuple[str, str]]:
     """Return the figures that matter most of a deployed graph."""
     found: list[tuple[str, str]] = []
     right, trained = evidence.accuracy(evidence.deployed), evidence.accuracy(evidence.runs[0])
@@ -80,7 +81,7 @@ def figures(evidence: Evidence, energy: str) -> list[tuple[str, str]]:
     return found
 
 
-def side_by_side(deployed: Sequence[Evidence], on: str, energy: str) -> Section:
+def side_by_side(deployed: Sequence[Evidence], on: str, tables: Sequence[Choice]) -> Section:
     """Return accuracies and gaps of every execution, and of several graphs what each costs."""
     blocks: list[Block] = []
     rows: list[list[str]] = []
@@ -117,7 +118,7 @@ def side_by_side(deployed: Sequence[Evidence], on: str, energy: str) -> Section:
             Text("There are no labels or no decision over time, so accuracies and their gap are not known.")
         )
     if len(deployed) > 1:
-        blocks.append(graphs_table(deployed, energy))
+        blocks.append(graphs_table(deployed, [each.table for each in tables]))
     return Section("Accuracy and gap", blocks)
 
 
@@ -134,10 +135,11 @@ def alike(evidence: Evidence, *, shown: bool) -> Iterator[tuple[str, str]]:
         yield f"{evidence.name}, {several}", group[0]
 
 
-def graphs_table(deployed: Sequence[Evidence], energy: str) -> Table:
+def graphs_table(deployed: Sequence[Evidence], tables: Sequence[energy_tables.Table]) -> Table:
     """Return what distinguishes several deployed graphs."""
     rows = []
-    for evidence in deployed:
+    names = list(dict.fromkeys(energy.name for energy in tables))
+    for evidence, energy in zip(deployed, tables, strict=True):
         found = evidence.between(evidence.runs[0], evidence.deployed) if evidence.trained else None
         right, done = evidence.accuracy(evidence.deployed), evidence.counts
         rows.append(
@@ -149,10 +151,24 @@ def graphs_table(deployed: Sequence[Evidence], energy: str) -> Table:
                 "–" if done is None else count(done.total.acs / evidence.samples),
                 "–" if done is None else count(done.total.macs / evidence.samples),
                 "–" if done is None else joules(Energy.of(done, energy).total / evidence.samples),
+                "–" if done is None else joules(Energy.of(done, energy).dense_total / evidence.samples),
+                *([energy.name] if len(names) > 1 else []),
             ]
         )
-    columns = ["graph", "accuracy", "F1 with the model", "spike rate", "ACs", "MACs", "energy"]
-    return Table(f"The deployed graphs side by side, per sample; energy by {energy}", columns, rows)
+    columns = [
+        "graph",
+        "accuracy",
+        "F1 with the model",
+        "spike rate",
+        "ACs",
+        "MACs",
+        "energy",
+        "dense network",
+    ]
+    caption = "The deployed graphs side by side, per sample; energy by "
+    if len(names) > 1:
+        return Table(f"{caption}the table of each", [*columns, "table"], rows, words=["table"])
+    return Table(f"{caption}{names[0]}", columns, rows)
 
 
 def commands_section(commands: Sequence[str]) -> Section:

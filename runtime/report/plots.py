@@ -76,7 +76,7 @@ def ticks(low: float, high: float, step: float) -> list[float]:
 
 def legend(entries: Sequence[tuple[int, str, str]], y: float, *, filled: bool = False) -> list[str]:
     """Return a line of (colour, style, name), each with its mark before it."""
-    drawn, x = [], LEFT + 12.0
+    drawn, x = [], LEFT + 20.0
     for colour, style, name in entries:
         if filled:
             drawn.append(f'<rect class="f{colour}" x="{x:g}" y="{y - 10:g}" width="12" height="12"/>')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import isfinite, sqrt
 
 JOULES = (("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6), ("nJ", 1e-9))
 
@@ -21,8 +21,13 @@ def score(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share in per cent; nan is a dash."""
-    return "–" if value != value else f"{100 * value:.2f} %"
+    """Return a share in per cent; a dash where there is none."""
+    return f"{100 * value:.2f} %" if isfinite(value) else "–"
+
+
+def affordable(rate: float) -> str:
+    """Return a rate of break-even in per cent; one that no input reaches, or that every one passes, is told so."""
+    return "always cheaper" if rate > 1 else "always dearer" if rate == 0 else share(rate)
 
 
 def count(value: float) -> str:

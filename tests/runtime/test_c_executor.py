@@ -10,7 +10,7 @@ from tests.graphs import graphs, sequence
 from tests.integers import integer_network, memory_network, numbers_for, spikes_for, state_space_network
 from tests.targets.every_node import CASES
 from tests.targets.networks import chain, drive, feed_forward, lif, zoo
-from unscan.compiler.errors import InvalidGraph, InvalidInput, MissingDependency, Unsupported
+from unscan.compiler.errors import InvalidGraph, InvalidInput
 from unscan.compiler.ir import Edge, Graph, Kind
 from unscan.compiler.nodes import (
     Activation,
@@ -34,7 +34,6 @@ from unscan.compiler.nodes import (
     SumPool2d,
     TopK,
 )
-from unscan.runtime.executors import c
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.executors.c import C
 from unscan.runtime.executors.reference import Reference
@@ -379,32 +378,3 @@ def test_parallel_nodes_are_refused():
     neuron = LIFScan(beta=np.float64(0.9), threshold=np.float64(1))
     with pytest.raises(InvalidGraph, match="run unroll"):
         C(chain({"in": Input((4,)), "n": neuron, "out": Output()}))
-
-
-def test_a_missing_compiler_is_named(monkeypatch):
-    graph = chain({"in": Input((4,)), "s": Scale(np.float64(2)), "out": Output()})
-    with pytest.raises(MissingDependency, match="found no no-such-compiler: install one"):
-        C(graph, compiler="no-such-compiler")
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(MissingDependency, match="found no C compiler"):
-        C(graph)
-
-
-def test_a_compiler_that_fails_is_quoted():
-    graph = chain({"in": Input((4,)), "s": Scale(np.float64(2)), "out": Output()})
-    with pytest.raises(Unsupported, match="did not compile the model: .*no-such-option"):
-        C(graph, flags=("-fno-such-option",)).run(drive(graph, 1))
-
-
-def test_a_library_is_compiled_once(monkeypatch):
-    rng = np.random.default_rng(8)
-    graph = chain({"in": Input((4,)), "w": Linear(rng.normal(size=(3, 4))), "out": Output()})
-    x = drive(graph, 5)
-    first = C(graph).run(x, record=False)
-
-    def refuse(*_, **__):
-        raise AssertionError("compiled again")
-
-    monkeypatch.setattr(c.tempfile, "TemporaryDirectory", refuse)
-    np.testing.assert_array_equal(C(graph).run(x, record=False).outputs, first.outputs)

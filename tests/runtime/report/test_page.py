@@ -15,12 +15,12 @@ from unscan.compiler.frontends.trace import trace
 from unscan.compiler.ir import Edge, Graph, Kind
 from unscan.compiler.passes import Quantize
 from unscan.compiler.pipeline import run
-from unscan.runtime.energy import Energy
+from unscan.runtime.energy import Energy, break_even
 from unscan.runtime.judge import compile_on, ranges
 from unscan.runtime.report.blocks import Cell, Code, Figure, Page, Section, Table, Text
 from unscan.runtime.report.evidence import gather
 from unscan.runtime.report.page import report
-from unscan.runtime.report.words import count, joules, score
+from unscan.runtime.report.words import affordable, count, joules, score, share
 from unscan.trainer import AssociativeLeaky
 
 GRAPH = two_layers(kind=Kind.SPIKE).annotate(meta={"decision": "mean"})
@@ -83,7 +83,8 @@ def test_the_figures_of_a_page_are_those_that_were_measured():
     assert cells[2].split("\n")[:2] == [score(total.f1), count(total.mismatches)]
     row = tables["The deployed graphs side by side, per sample; energy by horowitz-45nm-float32"][2]
     assert row[0] == "other"
-    assert row[-1] == joules(Energy.of(found[1].counts).total / 6)
+    spent = Energy.of(found[1].counts)
+    assert row[-2:] == [joules(spent.total / 6), joules(spent.dense_total / 6)]
     assert "unscan report x" in page.root.text
 
 
@@ -121,8 +122,31 @@ def test_whole_numbers_have_a_section():
     assert (3, "Quantisation") in page.headings
     rows = page.tables()["What rounding did to each layer: the model, then whole numbers"]
     assert [row[0] for row in rows] == ["layer", "lif1", "lif2"]
+    assert "Energy per sample, horowitz-45nm-int8" in page.tables()
+    assert "every weight fits in 8 bits" in page.root.text
     alone = check(report("R", [gather("w", graph, X, ["event"])], on="numbers"))
     assert "what rounding cost is not measured" in alone.root.text
+
+
+def test_each_graph_is_costed_with_the_table_of_its_numbers():
+    whole = run(GRAPH, [Quantize("int16", ranges(X))])
+    found = [gather(name, graph, X, ["event"]) for name, graph in (("real", GRAPH), ("whole", whole))]
+    tables = check(report("R", found, on="numbers")).tables()
+    rows = tables["The deployed graphs side by side, per sample; energy by the table of each"]
+    assert [row[-1] for row in rows] == ["table", "horowitz-45nm-float32", "horowitz-45nm-int32"]
+    asked = check(report("R", found, on="numbers", energy="horowitz-45nm-float16")).tables()
+    assert "The deployed graphs side by side, per sample; energy by horowitz-45nm-float16" in asked
+
+
+def test_the_break_even_rate_stands_beside_the_energy():
+    found = gather("g", GRAPH, X, ["event"])
+    page = check(report("R", [found], on="numbers"))
+    rows = page.tables()["Break-even by layer: its events and weights alone, against its dense products"]
+    nodes, whole = break_even(found.counts)
+    assert [row[0] for row in rows[1:]] == [*nodes, "in all, with updates"]
+    assert rows[-1][1:] == [share(whole.rate), affordable(whole.memory), affordable(whole.compute)]
+    labels = [e.attributes.get("aria-label", "") for e in page.root.all("svg")]
+    assert any(label.startswith("Break-even rates: inputs that are not 0") for label in labels)
 
 
 def test_a_long_run_is_drawn_in_part_and_says_so():

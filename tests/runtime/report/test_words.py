@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unscan.runtime.report.words import count, interval, joules, points, score, share, shortened
+from unscan.runtime.report.words import affordable, count, interval, joules, points, score, share, shortened
 
 
 def test_energies_have_units():
@@ -34,7 +34,14 @@ def test_counts_shares_and_gaps():
         "3 T",
     ]
     assert share(0.1234) == "12.34 %"
-    assert share(float("nan")) == "–"
+    assert share(float("nan")) == share(float("inf")) == "–"
+    assert [affordable(rate) for rate in (0.0, 0.12, 1.0, 1.5, float("inf"))] == [
+        "always dearer",
+        "12.00 %",
+        "100.00 %",
+        "always cheaper",
+        "always cheaper",
+    ]
     assert points(-0.0625) == "-6.25"
     assert shortened("layer1.neuron", 8) == "….neuron"
     assert len(shortened("layer1.neuron", 8)) == 8
