@@ -9,7 +9,20 @@ from pathlib import Path
 import click
 
 FILE = click.Path(path_type=Path)
-json_option = click.option("--json", "json_path", type=FILE, help="Also write the result to this file.")
+
+
+class _Written(click.ParamType):
+    name = "path"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from unscan.compiler.storage import writable
+
+        return writable(value)
+
+
+WRITTEN = _Written()
+"""A file that a command writes, which is looked at before its work begins."""
+json_option = click.option("--json", "json_path", type=WRITTEN, help="Also write the result to this file.")
 data_option = click.option(
     "--data-dir", type=FILE, help="Folder of data files; by default the environment variable UNSCAN_DATA."
 )
@@ -86,7 +99,7 @@ def train(
     "--epochs", type=float, default=10.0, show_default=True, help="Of 100 000 sequences of 1024 steps."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=FILE, required=True, help="The .safetensors file to write.")
+@click.option("--out", type=WRITTEN, required=True, help="The .safetensors file to write.")
 @json_option
 def train_sdn(tau: float, epochs: float, seed: int, out: Path, json_path: Path | None) -> None:
     """Train a surrogate dynamic network (SDN) for a hard-reset neuron, and measure where it agrees with it."""
