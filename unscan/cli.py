@@ -19,7 +19,7 @@ from unscan.lava import lava
 from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
 from unscan.report import report
 from unscan.sweep import sweep
-from unscan.train import FILE, json_option, train, train_sdn
+from unscan.train import FILE, WRITTEN, json_option, train, train_sdn
 
 
 class Main(click.Group):
@@ -67,8 +67,9 @@ def demo(out: Path) -> None:
     help="Energy table: a name, `unscan energies` lists them, or a YAML file.",
 )
 @click.option(
-    "--output", type=FILE, help="Also write outputs, spikes, membranes and final state to this .npz file."
+    "--output", type=WRITTEN, help="Also write outputs, spikes, membranes and final state to this .npz file."
 )
+@click.option("--decision", type=click.Choice(["last", "mean"]), help="How outputs become a class.")
 @takes_input
 @json_option
 def simulate(
@@ -76,6 +77,7 @@ def simulate(
     using: str,
     energy_name: str | None,
     output: Path | None,
+    decision: str | None,
     inputs: Path | None,
     event_dt: float | None,
     labels: Path | None,
@@ -105,8 +107,18 @@ def simulate(
     )
     from unscan.sources import read_graph, read_samples
 
+    if output is not None and output.suffix != ".npz":
+        raise InvalidInput(
+            f"Got the output {output}; give it the suffix .npz, by which `unscan compare` knows it."
+        )
     energies = find(energy_name or DEFAULT)
     graph = read_graph(source)
+    decided = decision or graph.meta.get("decision")
+    if labels is not None and decided is None:
+        raise InvalidInput(
+            f"Got --labels, and {source} does not say how its outputs become a class; say it with --decision "
+            "last or mean."
+        )
     data = read_samples(
         graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
     )
@@ -122,11 +134,9 @@ def simulate(
         "executor": using,
         "samples": count,
     }
-    if data.labels is not None and "decision" in graph.meta:
-        right = accuracy(run.outputs, data.labels, graph.meta["decision"])
-        console.print(
-            f"Accuracy {right:.2%} ({round(right * count)} of {count}), by the {graph.meta['decision']} output"
-        )
+    if data.labels is not None and decided is not None:
+        right = accuracy(run.outputs, data.labels, decided)
+        console.print(f"Accuracy {right:.2%} ({round(right * count)} of {count}), by the {decided} output")
         document["accuracy"] = right
     if run.counts is None:
         console.print("This executor counts no operations; the event executor does.")
