@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 FILE = click.Path(path_type=Path)
 
 
-class _Written(click.ParamType):
-    name = "path"
-
-    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+class _Written(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from unscan.compiler.storage import writable
 
-        return writable(value)
+        return writable(super().convert(value, param, ctx))
 
 
-WRITTEN = _Written()
+WRITTEN = _Written(path_type=Path)
 """A file that a command writes, which is looked at before its work begins."""
 json_option = click.option("--json", "json_path", type=WRITTEN, help="Also write the result to this file.")
 data_option = click.option(
