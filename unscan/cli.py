@@ -161,7 +161,7 @@ def simulate(
     if output is not None:
         arrays = {"outputs": run.outputs, **{f"spikes/{k}": v for k, v in run.spikes.items()}}
         arrays |= {f"membranes/{k}": v for k, v in run.membranes.items()}
-        with writing(output) as temporary, temporary.open("wb") as file:
+        with progress(f"write {output}"), writing(output) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays, **{f"state/{k}": v for k, v in run.state.items()})  # type: ignore[arg-type]
         console.print(f"Written: {output}")
     write_json(json_path, document)

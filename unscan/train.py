@@ -16,7 +16,8 @@ class _Written(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from unscan.compiler.storage import writable
 
-        return writable(super().convert(value, param, ctx))
+        path: Any = super().convert(value, param, ctx)
+        return writable(path)
 
 
 WRITTEN = _Written(path_type=Path)
