@@ -99,7 +99,7 @@ def train(
     "--epochs", type=float, default=10.0, show_default=True, help="Of 100 000 sequences of 1024 steps."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=WRITTEN, required=True, help="The .safetensors file to write.")
+@click.option("--out", type=FILE, required=True, help="The .safetensors file to write.")
 @json_option
 def train_sdn(tau: float, epochs: float, seed: int, out: Path, json_path: Path | None) -> None:
     """Train a surrogate dynamic network (SDN) for a hard-reset neuron, and measure where it agrees with it."""
