@@ -31,21 +31,41 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
     Raises:
-        InvalidInput: the folder does not exist or cannot be written.
+        InvalidInput: what `writable` raises, or the disk does not take the file.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InvalidInput(f"Cannot write {path}: the folder {path.parent} does not exist; make it first.")
+    path = writable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
         os.replace(temporary, path)
-    except PermissionError as fault:
+    except (OSError, SafetensorError) as fault:
+        if isinstance(fault, OSError) and fault.filename not in (None, str(temporary), temporary):
+            raise
+        reason = getattr(fault, "strerror", None) or str(fault)
         raise InvalidInput(
-            f"Cannot write {path}: {fault.strerror}; choose a folder that you may write to."
+            f"Cannot write {path}: {reason}; choose a folder that you may write to, on a disk with room."
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that can be written; to be asked before long work.
+
+    Raises:
+        InvalidInput: it names a folder, or its folder does not exist or must not be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidInput(f"Cannot write {path}: it is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise InvalidInput(f"Cannot write {path}: the folder {path.parent} does not exist; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise InvalidInput(
+            f"Cannot write {path}: you must not write to {path.parent.absolute()}; choose a folder that you may "
+            "write to."
+        )
+    return path
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:

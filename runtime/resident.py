@@ -104,7 +104,7 @@ class EventLoop:
     def step(self, x: Array) -> Array:
         """Run one step; see `Resident.step`. Numbers are checked as they are read, those of a batch before."""
         dtype = BYTES if x.dtype == np.bool_ else x.dtype if x.dtype in self._calls else DOUBLES
-        if self._index or (self._batch > 1 and x.dtype != np.bool_):
+        if self._index or x.dtype.kind not in "biuf" or (self._batch > 1 and x.dtype != np.bool_):
             check_input(self._runner.graph, x, steps=False)
         self._entries[dtype][...] = x
         return self._advance(dtype, x)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -45,7 +46,8 @@ def simulate(
         progress: called with the share of samples done.
 
     Raises:
-        InvalidInput: an unknown executor, or an input or state that does not fit.
+        InvalidInput: an unknown executor, an input or state that does not fit, or a record larger than the machine's
+            memory.
     """
     if isinstance(x, Iterator):
         raise InvalidInput(
@@ -58,7 +60,9 @@ def simulate(
         )
     runner = executor(using, graph)
     if record:
-        run = runner.run(check_input(graph, x), state)
+        x = check_input(graph, x)
+        check_memory(graph, *x.shape[:2])
+        run = runner.run(x, state)
         if progress:
             progress(1.0)
         return run
@@ -173,6 +177,25 @@ def stretch(graph: Graph, samples: int) -> int:
     return max(
         1, RECORDED_BYTES // (8 * samples * (sum(signals) + sum(map(prod, graph.membranes().values()))))
     )
+
+
+def check_memory(graph: Graph, steps: int, samples: int) -> None:
+    """Raise InvalidInput if the spikes (a byte) and membranes (four) of a sequence cannot fit into memory."""
+    needed = 5 * steps * samples * sum(map(prod, graph.membranes().values()))
+    there = memory()
+    if needed > there:
+        raise InvalidInput(
+            f"Recording {samples} samples of {steps} steps takes {needed / 2**30:,.1f} GiB at least, and this machine "
+            f"has {there / 2**30:,.1f} GiB; record fewer samples, or outputs and counts alone (record=False; without "
+            "--output)."
+        )
+
+
+def memory() -> float:
+    """Return the bytes of the machine's memory; infinity where it does not say."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return inf
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def fitting(graph: Graph, x: Array) -> Array:

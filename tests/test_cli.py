@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tests.graphs import two_layers
 from tests.test_tiny import RECIPE
 from unscan.cli import main
-from unscan.compiler.ir import Kind
+from unscan.compiler.ir import Graph, Kind
 from unscan.compiler.nodes import TopK
 from unscan.compiler.storage import load
 
@@ -83,6 +83,32 @@ def test_inspect_compares_two(trained):
     assert said == "~ layer1.neuron: reset 'none' -> 'zero'\n"
     said = unscan("inspect", trained / "same.unscan", "--diff", trained / "same.unscan")
     assert "compute the same" in said
+
+
+def test_compare_runs_as_many_samples_as_a_record_holds(trained):
+    record = trained / "seven.npz"
+    unscan("simulate", trained / "same.unscan", "--samples", 7, "--output", record)
+    said = unscan("compare", record, trained / "same.unscan", "--executors", "event")
+    assert "the first 7 of" in " ".join(said.split())
+    said = unscan("compare", record, record, "--graph", trained / "same.unscan")
+    assert "7 of 7 samples are decided alike" in said
+
+
+def test_labels_need_a_decision(trained):
+    np.save(trained / "d.npy", np.random.default_rng(0).random((6, 3, 1)))
+    np.save(trained / "dy.npy", np.array([0, 1, 2]))
+    graph = load(trained / "same.unscan")
+    Graph(graph.nodes, graph.edges).save(trained / "bare.unscan")
+    given = (
+        "simulate",
+        trained / "bare.unscan",
+        "--input",
+        trained / "d.npy",
+        "--labels",
+        trained / "dy.npy",
+    )
+    assert "--decision" in refused(*given)
+    assert "by the mean output" in unscan(*given, "--decision", "mean")
 
 
 def test_compile_shows_times_and_what_is_rewritten(trained):

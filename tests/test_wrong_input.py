@@ -41,6 +41,38 @@ WRONG = {
         lambda f: ("verify", f / "run", f / "same.unscan", "--input", array(f, (5, 2, 1)), "--labels",
                    array(f, (3,), name="y")), "one label",
     ),
+    "labels of the wrong number": (
+        lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5, 2, 1)), "--labels",
+                   array(f, (3,), 1, name="y")), "one label",
+    ),
+    "labels that are no classes": (
+        lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5, 2, 1)), "--labels",
+                   array(f, (2,), 99, name="y")), "99",
+    ),
+    "labels between numbers": (
+        lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5, 2, 1)), "--labels",
+                   array(f, (2,), 0.5, name="y")), "whole number",
+    ),
+    "no step axis": (
+        lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5,)), "--samples", 1), "(T, B, 1)",
+    ),
+    "text as input": (
+        lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5, 2, 1), "a")), "real numbers",
+    ),
+    "complex input": (
+        lambda f: ("simulate", f / "same.unscan", "--input", array(f, (5, 2, 1), 1j)), "complex128",
+    ),
+    "record of another kind": (
+        lambda f: ("simulate", f / "same.unscan", "--samples", 2, "--output", f / "x.foo"), ".npz",
+    ),
+    "record into a folder": (
+        lambda f: ("simulate", f / "same.unscan", "--samples", 2, "--output", f / "run"), "folder",
+    ),
+    "report into a folder": (lambda f: ("report", f / "same.unscan", "-o", f / "run"), "folder"),
+    "json into no folder": (
+        lambda f: ("simulate", f / "same.unscan", "--json", f / "no" / "x.json"), "does not exist",
+    ),
+    "run below a file": (lambda f: ("train", f / "tiny.yaml", "--out", f / "tiny.yaml" / "x"), "--out"),
     "labels alone": (lambda f: ("verify", f / "run", f / "same.unscan", "--labels", array(f, (3,))), "--input"),
     "no array": (lambda f: ("simulate", f / "same.unscan", "--input", f / "tiny.yaml"), "tiny.yaml"),
     "phase without reset": (lambda f: ("compile", f / "run", "-o", f / "x.unscan", "--phase", "next"), "--reset"),

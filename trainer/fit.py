@@ -99,7 +99,13 @@ def fit(
     with _settled():
         trainer = _trainer(recipe, files, quiet, machine)
         if first:
-            files.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                files.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise InvalidInput(
+                    f"the run's folder {files.folder} cannot be made ({fault.strerror}); name one with --out in a "
+                    "folder that you may write to"
+                ) from None
             recipe.write(files.recipe)
         if state is not None and _is_trained(recipe, state["unscan"]["history"]):
             training.load_state_dict(state["state_dict"])

@@ -172,7 +172,10 @@ def read_recipe(files: RunFiles) -> Recipe:
             f"there is no run folder {files.folder}; name one that `unscan train RECIPE --out FOLDER` wrote"
         )
     if not files.recipe.is_file():
-        raise InvalidInput(f"{files.folder} holds no run: it lacks {files.recipe.name}")
+        raise InvalidInput(
+            f"{files.folder} holds no run: it lacks {files.recipe.name}; name a folder that `unscan train RECIPE --out "
+            "FOLDER` wrote"
+        )
     return Recipe.read(files.recipe)
 
 

@@ -19,7 +19,7 @@ from unscan.lava import lava
 from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
 from unscan.report import report
 from unscan.sweep import sweep
-from unscan.train import FILE, json_option, train, train_sdn
+from unscan.train import FILE, WRITTEN, json_option, train, train_sdn
 
 
 class Main(click.Group):
@@ -72,7 +72,7 @@ def demo(out: Path) -> None:
     help="How outputs become a class; by default as the model says.",
 )
 @click.option(
-    "--output", type=FILE, help="Also write outputs, spikes, membranes and final state to this .npz file."
+    "--output", type=WRITTEN, help="Also write outputs, spikes, membranes and final state to this .npz file."
 )
 @takes_input
 @json_option
@@ -111,12 +111,21 @@ def simulate(
     )
     from unscan.sources import read_graph, read_samples
 
+    if output is not None and output.suffix != ".npz":
+        raise InvalidInput(
+            f"Got the output {output}; give it the suffix .npz, by which `unscan compare` knows it."
+        )
     graph = read_graph(source)
     chosen = table_for(graph, energy_name)
+    decided = decision or graph.meta.get("decision")
+    if labels is not None and decided is None:
+        raise InvalidInput(
+            f"Got --labels, and {source} does not say how its outputs become a class; say it with --decision "
+            "last or mean."
+        )
     data = read_samples(
         graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
     )
-    decided = decision or graph.meta.get("decision")
     with progress(f"simulate, {using}") as bar:
         run = simulate(
             graph, data.x, using=using, record=output is not None, progress=lambda share: bar(using, share)
@@ -161,7 +170,7 @@ def simulate(
     if output is not None:
         arrays = {"outputs": run.outputs, **{f"spikes/{k}": v for k, v in run.spikes.items()}}
         arrays |= {f"membranes/{k}": v for k, v in run.membranes.items()}
-        with writing(output) as temporary, temporary.open("wb") as file:
+        with progress(f"write {output}"), writing(output) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays, **{f"state/{k}": v for k, v in run.state.items()})  # type: ignore[arg-type]
         console.print(f"Written: {output}")
     write_json(json_path, document)

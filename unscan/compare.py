@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unscan.runtime.agreement_replay import Side
     from unscan.runtime.agreement_runs import Compared
     from unscan.runtime.bisect import Bisection
+    from unscan.runtime.executors.base import Execution
 
 NOT_OF_BISECT = ("output", "judged", "timed", "printed")
 """The parameters of `unscan compile` that say what it writes and shows."""
@@ -70,7 +71,7 @@ def compare(
     silent, or only one side has it.
     """
     from unscan.runtime.agreement_account import EVENTS
-    from unscan.runtime.agreement_runs import compare_graphs, compare_sides, decision_of
+    from unscan.runtime.agreement_runs import compare_graphs, compare_sides, decision_of, read_execution
     from unscan.runtime.distances import TAU
     from unscan.show import console, progress, show, write_json
     from unscan.sources import read_array, read_graph, read_samples
@@ -81,6 +82,7 @@ def compare(
     graphs: dict[Path, Graph] = {
         path: read_graph(path, **(asked if ending(path) == ending(held[0]) else {})) for path in held
     }
+    recorded = {path: read_execution(path) for path in (a, b) if path not in graphs}
     written = None if ran is None else read_graph(ran)
     if not held and asked:
         raise InvalidInput(
@@ -98,7 +100,12 @@ def compare(
                 "Got --input for two .npz files; name the graph that made them, too, with --graph."
             )
         found = read_samples(
-            known[-1], inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
+            known[-1],
+            inputs=inputs,
+            event_dt=event_dt,
+            labels=labels,
+            data_dir=data_dir,
+            limit=samples or min((run.outputs.shape[1] for run in recorded.values()), default=None),
         )
         decided = decision or decision_of(*known)
         x, y, described = found.x, found.labels if decided or labels else None, found.description
@@ -121,7 +128,7 @@ def compare(
             )
     else:
         sides = [
-            _side(path, graphs.get(path), written, x, name, executor_)
+            _side(recorded.get(path), graphs.get(path), written, x, name, executor_)
             for path, name, executor_ in zip((a, b), names, using, strict=True)
         ]
         compared = compare_sides(*sides, **how)
@@ -200,7 +207,8 @@ def bisect(
             quantize=quantize,
             passes=None if passes is None else [name.strip() for name in passes.split(",")],
         )
-    show(passes_table(bisected, f"{source}, pass by pass, on {found.description}"))
+    if bisected.steps:
+        show(passes_table(bisected, f"{source}, pass by pass, on {found.description}"))
     if bisected.idle:
         console.print(f"They left the graph as it was: {', '.join(bisected.idle)}.", highlight=False)
     for step in bisected.changed:
@@ -230,15 +238,21 @@ def _pair(names: Iterable[str]) -> tuple[str, str]:
 
 
 def _side(
-    path: Path, graph: Graph | None, written: Graph | None, x: Array | None, name: str, using: str
+    recorded: Execution | None,
+    graph: Graph | None,
+    written: Graph | None,
+    x: Array | None,
+    name: str,
+    using: str,
 ) -> Side:
     """Return a side: of a graph that is run here, or of a file."""
     from unscan.runtime.agreement_replay import Side
-    from unscan.runtime.agreement_runs import is_exact, read_execution
+    from unscan.runtime.agreement_runs import is_exact
     from unscan.runtime.simulate import simulate
 
-    if graph is None:
-        return Side(read_execution(path), written, x, name)
+    if recorded is not None:
+        return Side(recorded, written, x, name)
+    assert graph is not None
     assert x is not None
     return Side(simulate(graph, x, using=using), graph, x, name, is_exact(graph, using))
 

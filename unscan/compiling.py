@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unscan.compiler.errors import InvalidInput
-from unscan.train import FILE, data_option, json_option
+from unscan.train import FILE, WRITTEN, data_option, json_option
 
 if TYPE_CHECKING:
     from unscan.compiler.passes import SoftReset
@@ -150,7 +150,7 @@ def typed(context: click.Context) -> Iterator[str]:
 
 @click.command("compile")
 @click.argument("source", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The .unscan file to write.")
+@click.option("-o", "--output", type=WRITTEN, required=True, help="The .unscan file to write.")
 @click.option("--reset", type=RESET, help="Deploy with this reset; by default the one it was trained with.")
 @click.option(
     "--phase",
@@ -277,7 +277,7 @@ def compile_(
 @click.argument("source", type=FILE)
 @click.option("--text", "as_text", is_flag=True, help="Print the text form alone: one line for each node.")
 @click.option("--diff", "other", type=FILE, help="Show in which nodes another model differs from SOURCE.")
-@click.option("--svg", type=FILE, help="Also draw the graph into this file.")
+@click.option("--svg", type=WRITTEN, help="Also draw the graph into this file.")
 @takes_source
 @json_option
 def inspect(

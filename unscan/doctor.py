@@ -21,6 +21,11 @@ PARTS: tuple[tuple[str, str, str | None], ...] = (
     ("datasets", "tasks from public hubs, when there is a network", "pip install 'unscan[hub]'"),
     ("triton", "kernels on a GPU", "pip install 'unscan[gpu]'"),
     ("matplotlib", "plots", "pip install 'unscan[plots]'"),
+    ("h5py", "HDF5 files: events, netx", None),
+    ("expelliarmus", "Prophesee's event files", "pip install 'unscan[events]'"),
+    ("aedat", "AEDAT 4 event files", "pip install 'unscan[events]'"),
+    ("hdf5plugin", "compressed HDF5 event files", "pip install 'unscan[events]'"),
+    ("distributed", "sweeps over machines (dask)", "pip install 'unscan[dask]'"),
 )
 
 

@@ -13,7 +13,7 @@ import click
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiling import takes_input, typed
-from unscan.train import FILE, json_option
+from unscan.train import FILE, WRITTEN, json_option
 
 if TYPE_CHECKING:
     from unscan.compiler.ir import Graph
@@ -37,7 +37,7 @@ SAMPLES = 32
 @click.option(
     "-o",
     "--output",
-    type=FILE,
+    type=WRITTEN,
     default=Path("report.html"),
     show_default=True,
     help="The HTML file to write.",

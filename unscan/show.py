@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from unscan.columns import fitted
 from unscan.compiler.fixed import Fixed
 from unscan.compiler.ir import Graph
 from unscan.compiler.nodes import (
@@ -34,7 +36,7 @@ from unscan.runtime.energy import Energy, break_even
 from unscan.runtime.report.words import affordable, joules, score, share
 
 console = Console()
-if not console.is_terminal:
+if not console.is_terminal and "COLUMNS" not in os.environ:
     console = Console(width=120)  # a pipe or file has no width of its own
 
 
@@ -66,10 +68,13 @@ def table(title: str, *columns: str, numbers: str = "") -> Table:
 
 
 def show(made: Table) -> None:
-    """Print a table under its title, which may be wider than the table."""
+    """Print a table under its title, which may be wider than the table; what the terminal cannot hold comes below."""
     title, made.title = made.title, None
     console.print(f"\n[bold]{title}[/bold]", highlight=False)
-    console.print(made)
+    for number, part in enumerate(fitted(made, console.width)):
+        if number:
+            console.print()
+        console.print(part)
 
 
 def settings(graph: Graph, name: str) -> str:

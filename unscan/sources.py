@@ -12,13 +12,16 @@ import numpy as np
 
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Graph, Kind
-from unscan.compiler.nodes import Input
+from unscan.compiler.nodes import Input, Output
 
 if TYPE_CHECKING:
     from torch import nn
 
     from unscan.compiler.nodes.neurons import Phase, Reset
     from unscan.trainer.run import Run
+
+MAPPED = 2**28
+"""Bytes from which on an array's file is read part by part, as it is run."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,19 @@ def read_samples(
 
         recordings = read_all(inputs, limit=limit)
         x, tally = binned(recordings.events, binning(graph, event_dt))
-        y = recordings.labels if labels is None else read_array(labels)
-        found = Samples(x, y, f"{inputs} in steps of {event_dt:g} s: {tally}")
+        given = (
+            read_labels(labels, graph, x) if labels else fitting_labels(recordings.labels, graph, x, inputs)
+        )
+        found = Samples(x, given, f"{inputs} in steps of {event_dt:g} s: {tally}")
     elif inputs is not None:
+        from unscan.runtime.simulate import fitting
+
         x = read_array(inputs)
         (entry,) = graph.of(Input)
         if graph.signals[entry].kind is Kind.INDEX and x.ndim == 2:
             x = x[..., None]
-        y = None if labels is None else read_array(labels)
-        found = Samples(x, y, str(inputs))
+        x = fitting(graph, x)
+        found = Samples(x, read_labels(labels, graph, x), str(inputs))
     else:
         found = _task_samples(graph, data_dir, training=training)
     if limit is None:
@@ -180,17 +187,48 @@ def read_samples(
     return Samples(found.x[:, :count], None if found.labels is None else found.labels[:count], part)
 
 
-def read_array(path: Path) -> Array:
+def read_labels(path: Path | None, graph: Graph, x: Array) -> Array | None:
+    """Return the classes (B,) in a `.npy` file, one for each sample of x (T, B, ...) that a graph is run on.
+
+    Raises:
+        InvalidInput: no such file, or as `fitting_labels`.
+    """
+    return None if path is None else fitting_labels(read_array(path, "(B,) of classes"), graph, x, path)
+
+
+def fitting_labels(labels: Array | None, graph: Graph, x: Array, path: Path) -> Array | None:
+    """Return classes (B,) that a file gave, if there are any, once they fit the samples x (T, B, ...) and the graph.
+
+    Raises:
+        InvalidInput: other than one whole number for each sample, or a class that the graph does not tell apart.
+    """
+    if labels is None:
+        return None
+    if labels.shape != x.shape[1:2] or labels.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"{path} holds an array {labels.shape} of {labels.dtype} for {x.shape[1]} samples; wanted one label for "
+            "each sample, a whole number."
+        )
+    classes = graph.signals[graph.of(Output)[0]].shape[-1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InvalidInput(
+            f"{path} holds labels from {labels.min()} to {labels.max()}, and the graph has {classes} outputs: classes "
+            f"are 0 to {classes - 1}."
+        )
+    return labels
+
+
+def read_array(path: Path, wanted: str = "(T, B, ...)") -> Array:
     """Return the array in a `.npy` file."""
     if not path.is_file():
-        raise InvalidInput(f"There is no file {path}; give a .npy file with an array (T, B, ...).")
+        raise InvalidInput(f"There is no file {path}; give a .npy file with an array {wanted}.")
     if path.suffix != ".npy":
         raise InvalidInput(
-            f"{path} is no .npy file; save an array (T, B, ...) with numpy.save, or say with --event-dt that it holds "
+            f"{path} is no .npy file; save an array {wanted} with numpy.save, or say with --event-dt that it holds "
             "events."
         )
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="c" if path.stat().st_size > MAPPED else None, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as fault:
         raise DamagedFile(
             f"{path} is not a complete .npy file ({fault}); save it again with numpy.save."

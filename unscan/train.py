@@ -5,11 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 FILE = click.Path(path_type=Path)
-json_option = click.option("--json", "json_path", type=FILE, help="Also write the result to this file.")
+
+
+class _Written(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from unscan.compiler.storage import writable
+
+        path: Any = super().convert(value, param, ctx)
+        return writable(path)
+
+
+WRITTEN = _Written(path_type=Path)
+"""A file that a command writes, which is looked at before its work begins."""
+json_option = click.option("--json", "json_path", type=WRITTEN, help="Also write the result to this file.")
 data_option = click.option(
     "--data-dir", type=FILE, help="Folder of data files; by default the environment variable UNSCAN_DATA."
 )

@@ -62,8 +62,8 @@ def check_input(graph: Graph, x: Array, *, steps: bool = True) -> Array:
     """Return x as an array if it fits the graph's Input: (T, B, ...) for a sequence, (B, ...) for one step.
 
     Raises:
-        InvalidInput: another shape, no step or sample, a number that is not finite, or a number other than 0
-            and 1 where the graph takes spikes.
+        InvalidInput: another shape, no step or sample, anything but real numbers, a number that is not finite, or one
+            other than 0 and 1 where the graph takes spikes.
     """
     (name,) = graph.of(Input)
     wanted = graph.signals[name]
@@ -79,9 +79,20 @@ def check_input(graph: Graph, x: Array, *, steps: bool = True) -> Array:
         raise InvalidInput(
             f"The input {name!r} got an array of shape {x.shape}: at least one step and one sample are needed."
         )
-    if not np.isfinite(x).all():
+    if x.dtype.kind not in "biuf":
         raise InvalidInput(
-            f"The input {name!r} holds {np.count_nonzero(~np.isfinite(x))} numbers that are not finite; clean the data."
+            f"The input {name!r} got an array of {x.dtype}, wanted real numbers, whole ones or truth values; convert "
+            "it with numpy's astype."
+        )
+    if not np.isfinite(x).all():
+        wrong = ~np.isfinite(x)
+        at = [
+            f"{axis} {place}"
+            for axis, place in zip(("step", "sample")[not steps :], np.argwhere(wrong)[0], strict=False)
+        ]
+        raise InvalidInput(
+            f"The input {name!r} holds {np.count_nonzero(wrong)} numbers that are not finite, the first at "
+            f"{', '.join(at)}; clean the data."
         )
     if wanted.kind is Kind.SPIKE and x.dtype != bool and not ((x == 0) | (x == 1)).all():
         raise InvalidInput(

@@ -159,3 +159,12 @@ def test_what_simulate_does_not_take():
         simulate(graph, np.zeros((4, 6)), record=False)
     with pytest.raises(InvalidInput, match="the graph has the states"):
         simulate(graph, np.zeros((4, 1, 6)), {"x.y": np.zeros(1)})
+
+
+def test_a_record_larger_than_memory_is_refused_before_it_runs(monkeypatch):
+    graph = two_layers()
+    monkeypatch.setattr("unscan.runtime.simulate.memory", lambda: 1000.0)
+    x = np.zeros((20, 3, *graph.signals["input"].shape))
+    with pytest.raises(InvalidInput, match="GiB"):
+        simulate(graph, x)
+    assert len(simulate(graph, x, record=False).outputs) == 20

@@ -243,3 +243,10 @@ def test_whole_numbers_in_c_are_those_of_the_reference_step_by_step(seed: int) -
     assert again.state is not None
     for name, values in truth.state.items():
         np.testing.assert_array_equal(again.state[name], values)
+
+
+@pytest.mark.parametrize("wrong", [1j, "a", None])
+def test_only_real_numbers_are_stepped(wrong):
+    graph = two_layers()
+    with pytest.raises(InvalidInput, match="real numbers"):
+        Stream(graph).step(np.full((1, *graph.signals["input"].shape), wrong))
