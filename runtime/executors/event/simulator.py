@@ -76,6 +76,7 @@ class EventDriven:
         self._spikes, self._membranes = extent(self._program.spikes), extent(self._program.membranes)
         self._unrecorded = (np.zeros(0, np.uint8), np.empty(0, self.dtype))
         self._idle: list[Workspace] = []
+        self._apart: Array | None = None
 
     def run(self, x: Array, state: State | None = None, *, record: bool = True) -> Execution:
         """Run x (T, B, ...); see `Executor.run`.
@@ -188,8 +189,9 @@ class EventDriven:
     ) -> bool:
         """Run some of the samples in one workspace; return whether their input is valid."""
         room = space if apart is None else space._replace(each=apart[0], told=apart[1])
-        others = addresses(self._program, space)
-        return bool(run_samples(*given, *span, others, *self._program.code, *room, *written))
+        if self._apart is None:
+            self._apart = addresses(self._program, space)
+        return bool(run_samples(*given, *span, self._apart, *self._program.code, *room, *written))
 
     def _workspace(self) -> Workspace:
         """Return room that no other run writes to."""
