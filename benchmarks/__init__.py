@@ -19,5 +19,6 @@ BENCHMARKS = {
     "inference": "event-driven inference: the event executor, onnxruntime, and five frameworks",
     "activity": "what a step costs against how much fires, and against the size of the network: a plot with a fit",
     "gather": "the kernel that adds the weights of those that fired, against the limit of the machine",
+    "density": "the share of neurons that send from which a dense product is cheaper than their events",
     "counting": "what counting operations costs a run of the event executor",
 }

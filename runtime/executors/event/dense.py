@@ -21,7 +21,9 @@ ROWS = 128
 """Presynaptic neurons whose weights are read before those of the next, so that they come in long stretches."""
 NEAR = 1 << 21
 """Bytes of weights up to which a core finds them in its own cache."""
-SHARE_NEAR, SHARE_FAR = 0.5, 0.2
+NEAREST = 1 << 15
+"""Bytes of weights that are read so fast that events are always cheaper."""
+SHARE = 0.5
 """The share of inputs that send, over a group, from which the product is cheaper (`unscan bench density`)."""
 
 
@@ -82,7 +84,8 @@ def denser(weights: Array, sent: Array) -> bool:
     many = 0
     for t in range(GROUP):
         many += sent[t]
-    cheaper: bool = many > (SHARE_NEAR if near(weights) else SHARE_FAR) * GROUP * weights.shape[0]
+    size = weights.size * weights.itemsize
+    cheaper: bool = size > NEAREST and many > SHARE * GROUP * weights.shape[0]
     return cheaper
 
 
