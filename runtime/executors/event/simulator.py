@@ -27,8 +27,8 @@ class EventDriven:
     """Run a graph of the iterative dialect by its events, the whole sequence in one compiled call.
 
     Exact: sums (over presynaptic neurons, windows, the rows of a norm, modes of a filter, what a key or query reads of
-    a memory) are taken in another order than the reference's, functions are those of the C library, and every other
-    operation is rounded as the reference rounds it. A sample's result does not depend on its batch, a sequence cut in
+    a memory) are taken in another order than the reference's, the products in them fused with the sum, functions are those
+    of the C library, and every other operation is rounded as the reference rounds it. A sample's result does not depend on its batch, a sequence cut in
     two with carried state gives what one run gives (to rounding where neurons decay late, see below), and memory does
     not grow with T beyond what is returned.
 
