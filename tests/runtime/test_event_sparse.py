@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from tests.graphs import lif, sequence
 from tests.runtime.test_event import assert_bits, assert_same, assert_same_counts
+from tests.runtime.test_event_memory import joined
 from unscan.compiler.ir import Array, Edge, Graph, Kind, Node
 from unscan.compiler.nodes import LI, Delay, Input, Linear, Output
 from unscan.compiler.nodes.neurons import FIRES, GAINS, RESETS
 from unscan.runtime.executors.base import Execution
 from unscan.runtime.executors.event import EventDriven, fan_out
-from unscan.runtime.executors.event.program import POWERS, Op
+from unscan.runtime.executors.event.program import Op
 from unscan.runtime.executors.reference import Reference
 
 
@@ -25,7 +26,6 @@ from unscan.runtime.executors.reference import Reference
 def _narrow_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take layers as sparse that are too narrow to gain by it."""
     monkeypatch.setattr(fan_out, "DENSEST", 0.2)
-    monkeypatch.setattr(fan_out, "FAN_IN", np.inf)
     monkeypatch.setattr(fan_out, "WIDE", 0)
 
 
@@ -79,7 +79,9 @@ def agreed(graph: Graph, x: Array, state: Any = None) -> Execution:
     for name, value in got.state.items():
         np.testing.assert_array_equal(quiet.state[name], value)
     same_account(quiet, got)
-    same_account(got, rowed(graph, np.float64).run(x, state))
+    awake = rowed(graph, np.float64).run(x, state)
+    assert_bits(got, awake)
+    same_account(got, awake)
     return got
 
 
@@ -104,24 +106,16 @@ def test_layers_in_a_chain(reset: str, gain: Any, steps: int) -> None:
 
 @pytest.mark.parametrize("reset", RESETS)
 def test_twenty_thousand_steps(reset: str) -> None:
-    """Neurons that nothing reaches for long: the decays of most come from the table, those of some from beyond it."""
+    """Neurons that nothing reaches for long."""
     rng = np.random.default_rng(1)
     graph = chained(
         thin(rng, 40, 60, 0.1), lif(0.9995, 1.5, reset), thin(rng, 30, 40), lif(0.9, 0.4, reset), width=60
     )
     x = sequence(graph, 20_000, 1, rate=0.0002)
     idle = np.diff(np.flatnonzero(x[:, 0] @ (graph.nodes["a"].weight[0] != 0)))  # type: ignore[attr-defined]
-    assert idle.max() > POWERS > idle.min()
+    assert idle.max() > 1000
     got = agreed(graph, x)
     assert got.spikes["d"].any()
-
-
-@pytest.mark.parametrize("many", [fan_out.TABLES, fan_out.TABLES + 1])
-def test_few_decays_and_many(many: int) -> None:
-    rng = np.random.default_rng(2)
-    beta = rng.permutation(np.linspace(0, 1, many)[np.arange(70) % many])
-    graph = chained(thin(rng, 70, 50), lif(beta, 0.9, "subtract"), width=50)
-    assert agreed(graph, sequence(graph, 400, 2, rate=0.01)).spikes["b"].any()
 
 
 @pytest.mark.parametrize("fires", FIRES)
@@ -213,7 +207,6 @@ def test_other_readers_take_the_ordinary_path() -> None:
         beside,
         chained(linear, width=60),
         chained(biased, neuron, width=60),
-        chained(linear, lif(0.9, 0.8, phase="next"), width=60),
         chained(linear, LI(beta=np.array(0.9)), width=60),
     ]
     for graph in others:
@@ -233,36 +226,18 @@ def test_sparse_weights_of_numbers(kind: Kind) -> None:
     agreed(graph, sequence(graph, 63, 2, rate=0.1))
 
 
-def test_a_sequence_cut_in_two_equals_one_run_to_rounding() -> None:
-    """At the cut every membrane is decayed and rounded, a rounding that one run does not have."""
-    graph = deep("subtract")
-    x, executor = sequence(graph, 300, 2, rate=0.02), EventDriven(deep("subtract"))
+@pytest.mark.parametrize("reset", RESETS)
+def test_a_sequence_cut_in_two_equals_one_run(reset: str) -> None:
+    x, executor = sequence(deep(reset), 300, 2, rate=0.02), EventDriven(deep(reset))
     whole = executor.run(x)
     for cut in (1, 63, 150):
         first = executor.run(x[:cut])
         second = executor.run(x[cut:], first.state)
-        for name, spikes in whole.spikes.items():
-            both = np.concatenate([first.spikes[name], second.spikes[name]])
-            np.testing.assert_array_equal(both, spikes)
-        for name, value in whole.state.items():
-            np.testing.assert_allclose(second.state[name], value, rtol=1e-12, atol=1e-13)
+        assert_bits(joined(first, second), whole)
         assert first.counts is not None
         assert second.counts is not None
         assert whole.counts is not None
         assert first.counts.then(second.counts).by_node == whole.counts.by_node
-
-
-def test_step_by_step_equals_whole_rows_bit_for_bit() -> None:
-    """One step late is one decay: what differs is the order in which weights are added, here exact."""
-    rng = np.random.default_rng(10)
-    weight = rng.integers(-4, 9, (50, 60)) / 8 * (rng.random((50, 60)) < 0.1)
-    graph = chained(Linear(weight), lif(0.9, 0.7, "subtract"), width=60)
-    one, other, state, held = EventDriven(graph), rowed(graph), None, None
-    for x in sequence(graph, 60, 2, rate=0.05):
-        y, state = one.step(x, state)
-        wanted, held = other.step(x, held)
-        np.testing.assert_array_equal(y, wanted)
-        np.testing.assert_array_equal(state["b.u"], held["b.u"])
 
 
 def test_threads_and_batches_change_nothing() -> None:
@@ -315,19 +290,14 @@ def test_every_chain_agrees(
 def test_layers_are_taken_as_sparse_where_that_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     rng = np.random.default_rng(12)
-    for outputs, share, ops in (
-        (2048, 0.015, (1, 0)),
-        (2048, 0.025, (0, 1)),
-        (100, 0.01, (0, 1)),
-        (100, 0.1, (0, 0)),
-    ):
+    for outputs, share, ops in ((256, 0.015, (1, 0)), (100, 0.01, (0, 1)), (256, 0.1, (0, 0))):
         graph = chained(thin(rng, outputs, 800, share), lif(), width=800)
         executor = EventDriven(graph)
         assert (rows_of(executor, Op.WAKE), rows_of(executor, Op.SCATTER)) == ops
 
 
 def touched(width: int, steps: int) -> int:
-    """Return the weights and neurons that a run looks at, of a layer into which 8 inputs send to 16 neurons each."""
+    """Return the weights and blocks of neurons that a run looks at, of a layer into which 8 inputs send to 16 neurons each."""
     rng = np.random.default_rng(width)
     weight = np.zeros((width, 8))
     for column in weight.T:
@@ -339,15 +309,16 @@ def touched(width: int, steps: int) -> int:
 
 
 def test_a_step_touches_what_is_reached_and_not_what_is_there() -> None:
-    work = {width: touched(width, 100) for width in (256, 2048, 16384)}
-    for operations in work.values():
-        # 8 x 16 weights a step, at most as many neurons, those of them that fire, and C / 4096 words of a bitmap
-        assert 100 * 8 * 16 < operations <= 100 * (3 * 8 * 16 + 4)
-    assert work[16384] <= work[2048] * 1.1
+    """8 x 16 weights a step, and at most as many blocks of neurons again; all blocks in the first step."""
+    work = {width: touched(width, 100) for width in (256, 4096, 65536)}
+    for width, operations in work.items():
+        assert 100 * 8 * 16 < operations <= 100 * 2 * 8 * 16 + width / 64
 
 
 def test_silence_touches_nothing() -> None:
+    """But for the first step, which looks for neurons that may fire in the state that it was given."""
     executor = EventDriven(deep("zero"))
     room = executor._packed(None, 1)
     _, done = executor._run(np.zeros((1000, 1, 130)), room, *executor._unrecorded, False)
-    assert all(done.tallies[place] == 0 for place in executor._program.touched.values())
+    blocks = {"b": 4, "d": 3, "h": 2}
+    assert {name: done.tallies[place] for name, place in executor._program.touched.items()} == blocks

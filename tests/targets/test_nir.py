@@ -293,6 +293,6 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(nir, "write", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InvalidInput, match="disk full"):
         emit(feed_forward(), tmp_path / "model.nir")
     assert not list(tmp_path.iterdir())

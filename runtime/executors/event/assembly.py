@@ -217,9 +217,9 @@ class Assembly:
         return start
 
     def decays_late(self, name: str, numbers: int, wholes: int) -> tuple[int, int]:
-        """Reserve numbers, and whole ones, that a node needs which decays late; return where they start.
+        """Reserve numbers, and whole ones, of a node that does not look at all of its states in every step.
 
-        It counts what it does behind what it tallies.
+        Return where they start. It counts what it does behind what it tallies.
         """
         self.touched[name] = self.tallied
         self.tallied += 1

@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
-from unscan.runtime.executors.event.gather import gathered
+from unscan.runtime.executors.event.gather import gathered, loop
 from unscan.runtime.executors.event.program import VARIANTS
 from unscan.runtime.executors.event.vector import INDEX, broadcast, instructions, load, store, vector_at
 
@@ -118,3 +118,18 @@ def fire_64(
     listed, flag = (weights, ids, types.int64, types.boolean, numbers), types.boolean
     rest = (start, flag, counter, types.int64, flag, p, u, flag, reached, types.int64)
     return types.uint64(*listed, *rest), generate
+
+
+@instructions
+def decay_64(typing: Any, p: Any, u: Any, steps: Any, at: Any) -> Any:
+    """Let the neurons from `at` on decay for some steps, in which nothing arrives and none fires."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, (p, u, steps, at) = signature.args, arguments
+        beta = load(context, builder, kinds[0], p, at)
+        start = load(context, builder, kinds[1], u, at)
+        (found,) = loop(builder, steps, [start], lambda _, kept: [builder.fmul(kept[0], beta)])
+        store(context, builder, kinds[1], u, at, found)
+        return context.get_dummy_value()
+
+    return types.void(p, u, types.int64, types.int64), generate

@@ -94,7 +94,7 @@ class Op(IntEnum):
     SCATTER = 34
     """buffer += the weights that are not 0 of every neuron that the list names; times a number, or AC."""
     WAKE = 35
-    """One LIF that only such weights feed: list = the neurons that fire."""
+    """One LIF that only such weights feed, in blocks that sleep: list = the neurons that fire."""
     LAYER = 36
     """The START, GATHER or MULTIPLY, COUNT and FIRE that follow it, at once: what passes stays in registers."""
     WHOLE_LAYER = 37
@@ -153,8 +153,6 @@ VARIANTS: dict[tuple[str, str], int] = {
 
 STEPS = 64
 """Steps of which a memory that decays late keeps the decays."""
-POWERS = 1024
-"""Powers of a neuron's decay that are held, from that of 0 steps up."""
 
 
 class Tally(NamedTuple):

@@ -27,18 +27,16 @@ class EventDriven:
     """Run a graph of the iterative dialect by its events, the whole sequence in one compiled call.
 
     Exact: sums (over presynaptic neurons, windows, the rows of a norm, modes of a filter, what a key or query reads of
-    a memory) are taken in another order than the reference's, the products in them fused with the sum, functions are those
-    of the C library, and every other operation is rounded as the reference rounds it. A sample's result does not depend on its batch, a sequence cut in
-    two with carried state gives what one run gives (to rounding where neurons decay late, see below), and memory does
-    not grow with T beyond what is returned.
+    a memory) are taken in another order than the reference's, with products fused into those over presynaptic neurons;
+    functions are those of the C library, and every other operation is rounded as the reference rounds it. A sample's
+    result does not depend on its batch, a sequence cut in two with carried state gives what one run gives, and memory
+    does not grow with T beyond what is returned.
 
     A matrix memory with scalar decay is looked through once, at the start of a run, for what may fire; a step then
     touches what it writes, what fires, and the accumulators. So one run is cheaper than as many calls of `step`.
 
-    A LIF that only sparse weights feed is looked at where one of them meets a spike: its membrane takes the decays of
-    dt steps as one number, where the reference rounds dt times, so that both stay within (dt + 1) eps of each other,
-    relative to what decays. At the end of a run all of them are decayed: with such layers a sequence cut in two equals
-    one run to the rounding at the cut, its spikes but for ties.
+    A LIF that only sparse weights feed sleeps in blocks of 64 neurons: a block is looked at where a spike reaches it,
+    and takes the decays that it missed as it would have taken them awake.
 
     Whole numbers are computed in float64, which holds them exactly: bit for bit what the reference computes. A layer
     whose states have all decayed to 0 costs nothing until something arrives, and an entry of a memory is decayed when

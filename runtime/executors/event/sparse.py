@@ -1,13 +1,11 @@
 """Weights most of which are 0: the loops that go over the others alone, and neurons that only their events wake.
 
 The weights of a presynaptic neuron stand behind each other, each with the neuron that it reaches. A layer that nothing
-but such weights feeds decays late: `seen` holds the step at which a neuron was last looked at, and it is looked at
-where a weight reaches it, or where it may fire without one (its reset left it at its level or above; as beta <= 1,
-none comes there by decay). Its membrane then takes beta^dt at once. A step costs its weights, the neurons that it
-looks at, and, where some fire, C / 4096 words of a bitmap that puts them in order.
-
-beta^dt comes from a table, or by squaring with dt - 1 roundings: within (dt + 1) eps of the dt products of a neuron
-that decays at every step.
+but such weights feeds lies in blocks of 64 neurons, and a block sleeps: it is looked at where a weight reaches it, and
+where it may fire without one, as one of its neurons fired in the last step and was not set to 0 (beta <= 1: none comes
+to its level by decay). It then takes the decays that it missed, one product a step, as it would have taken them awake;
+so a step costs the weights of its events, the blocks that they reach and, later, a product for each 64 neurons that
+slept, and gives the bits of a layer that never sleeps.
 """
 
 from __future__ import annotations
@@ -17,108 +15,55 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.memory import mark
-from unscan.runtime.executors.event.program import POWERS, Column
+from unscan.runtime.executors.event.layers import record
+from unscan.runtime.executors.event.lif import decay_64, fire_64
+from unscan.runtime.executors.event.program import Column
 from unscan.runtime.executors.event.synapses import matrix, unpack
-from unscan.runtime.executors.event.vector import kernel, lowest_bit
+from unscan.runtime.executors.event.vector import LANES, kernel, lowest_bit, multiply_add, nonzero
 
 WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[1:9])
 STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:18])
+BLOCK = 6
+"""A block has 2^6 neurons."""
 
 
 @kernel
 def scatter_spikes(
-    pairs: Array, inputs: int, weights: Array, ids: Array, total: int, x: Array, seen: Array, now: int,
-    entries: Array, many: int,
-) -> int:  # fmt: skip
-    """Add to x the weights of the first `total` ids, and list what they reach behind the `many` that are listed.
+    pairs: Array, inputs: int, weights: Array, ids: Array, total: int, x: Array, reached: Array
+) -> int:
+    """Add to x the weights of the first `total` ids, and mark the blocks that they reach; return how many they are.
 
     pairs: where the weights of each input start, and where the last ones end; then the neuron that each reaches.
-    seen (C, 2): the last step at which a neuron was looked at, and listed. Returns how many are listed now.
     """
+    many = 0
     for k in range(total):
-        for e in range(pairs[ids[k]], pairs[ids[k] + 1]):
+        first, last = pairs[ids[k]], pairs[ids[k] + 1]
+        for e in range(first, last):
             i = pairs[inputs + 1 + e]
             x[i] += weights[e]
-            entries[many] = i
-            many += seen[i, 1] != now
-            seen[i, 1] = now
+            reached[i >> BLOCK] = 1
+        many += last - first
     return many
 
 
 @kernel
-def drain(firing: Array, words: int, entries: Array) -> None:
-    """List the entries whose bits are set, in their order, and take the bits back."""
-    found = 0
-    for group in range(words, len(firing)):
-        filled = firing[group]
-        firing[group] = 0
-        while filled != np.uint64(0):
-            word = ((group - words) << 6) + lowest_bit(filled)
-            filled &= filled - np.uint64(1)
-            found = unpack(firing[word], word << 6, entries, found)
-            firing[word] = 0
+def rouse(p: Array, u: Array, steps: int, at: int) -> None:
+    """Let a block take the decays of the steps that it slept."""
+    if steps > 0 and nonzero(u, at) != np.uint64(0):
+        decay_64(p, u, steps, at)
 
 
 @kernel
-def power(beta: float, exponent: int, one: float) -> float:
-    """Return beta^exponent by squaring, in the format of one."""
-    found, square = one, beta
-    while exponent > 0:
-        if exponent & 1:
-            found *= square
-        square *= square
-        exponent >>= 1
-    return found
-
-
-@kernel
-def decay(beta: float, which: int, powers: Array, steps: int) -> float:
-    """Return beta^steps, from the row `which` of a table where it has one (which >= 0) that is long enough."""
-    return powers[which, steps] if which >= 0 and steps < POWERS else power(beta, steps, powers.dtype.type(1))  # type: ignore[no-any-return]
-
-
-@kernel
-def advanced(p: Array, which: Array, powers: Array, u: Array, seen: Array, now: int, y: Array) -> None:
-    """Write the membranes that are decayed up to step `now`, as if nothing had arrived since they were looked at."""
-    for i in range(len(which)):
-        steps = now - seen[i, 0]
-        y[i] = u[i] if steps == 0 or u[i] == 0 else decay(p[i, 0], which[i], powers, steps) * u[i]
-
-
-@kernel
-def look(
-    variant: int, p: Array, which: Array, powers: Array, u: Array, seen: Array, now: int, x: Array, counts: Array,
-    counters: Array, entries: Array, many: int, reached: Array, firing: Array, words: int, waiting: Array,
-) -> tuple[int, int]:  # fmt: skip
-    """Run step `now` of the neurons that are listed; mark those that fire, list what may fire without input next.
-
-    p (C, 4): beta, gain, the level at which a neuron fires, theta. x (layers, C): what arrived, set back to 0; what is
-    not 0 is counted. reached: membranes before the reset, one for each entry. Returns how many fire, and how many wait.
-    """
-    found = left = 0
-    for e in range(many):
-        i = entries[e]
-        current = x[0, i]
-        counts[counters[0] + i] += current != 0
-        x[0, i] = 0
-        for layer in range(1, len(x)):
-            counts[counters[layer] + i] += x[layer, i] != 0
-            current += x[layer, i]
+def gather_currents(x: Array, at: int, counts: Array, counters: Array) -> None:
+    """Count what each Linear brings to a block, where it is not 0, and add all of it into the first row of x."""
+    for layer in range(len(x)):
+        start = counters[layer] + at
+        for i in range(LANES):
+            counts[start + i] += x[layer, at + i] != 0
+    for layer in range(1, len(x)):
+        for i in range(at, at + LANES):
+            x[0, i] += x[layer, i]
             x[layer, i] = 0
-        membrane = decay(p[i, 0], which[i], powers, now - seen[i, 0]) * u[i] + p[i, 1] * current
-        seen[i, 0], reached[e] = now, membrane
-        if membrane >= p[i, 2]:
-            mark(firing, words, i)
-            found += 1
-            if variant == 1:
-                membrane -= p[i, 3]
-            elif variant == 2:
-                membrane = x.dtype.type(0)
-            waiting[left] = i
-            left += membrane >= p[i, 2]
-        u[i] = membrane
-    return found, left
 
 
 def scatter(
@@ -137,80 +82,79 @@ def scatter(
         if total > 0:
             room.live[target * chunk + t] = 1
         for k in range(total):
-            i = E[t, k]
-            number = y.dtype.type(1) if spiking else x[i]
-            for e in range(pairs[i], pairs[i + 1]):
-                y[pairs[inputs + 1 + e]] += number * weights[e]
+            sender = E[t, k]
+            number = y.dtype.type(1) if spiking else x[sender]
+            for e in range(pairs[sender], pairs[sender + 1]):
+                i = pairs[inputs + 1 + e]
+                y[i] = multiply_add(number, weights[e], y[i])
 
 
 def wake(
     code: Any, room: Any, row: Array, state: Array, spikes: Array, membranes: Array, recording: int,
     slots: int, slot: int, samples: int, steps: int, last: int,
 ) -> None:  # fmt: skip
-    """Run a LIF that decays late for a chunk of steps, as `others.others` does the rest; see `apart.address`.
+    """Run a LIF whose blocks sleep for a chunk of steps, as `others.others` does the rest; see `apart.address`.
 
-    Its whole numbers are how many Linears and how many lists feed it, the tables of powers, where its bitmap starts,
-    the words of that, where what arrives stands in `history`, and where its steps stand in `late`; for each Linear its
-    counters; for each list its number, where its pairs start, its neurons, its weights, and its Linear; and then the
-    table of each neuron.
+    Its whole numbers are how many Linears and how many lists feed it, where what arrives stands in `history`, and where
+    in `late` the step, which blocks are reached, and when each was last awake; for each Linear its counters; and for
+    each list its number, where its pairs start, its neurons, its weights, and its Linear.
     """
-    whole, chunk, width = code.whole[row[WHOLE] :], code.chunk, row[WIDTH]
-    layers, fans, tables, first_word, words = whole[0], whole[1], whole[2], whole[3], whole[4]
-    x = matrix(room.history, whole[5], layers, width)
-    reached = room.history[whole[5] + layers * width :]
-    late, counters = room.late[whole[6] :], whole[7:]
-    feeding = matrix(whole, 7 + layers, fans, 5)
-    start = 7 + layers + 5 * fans
-    which, seen = whole[start : start + width], matrix(late, 0, width, 2)
-    waiting, kept = late[2 * width : 3 * width], late[3 * width :]
-    p = matrix(code.params, row[PARAMS], width, 4)
-    powers = matrix(code.params, row[PARAMS] + row[PITCH], tables, POWERS)
-    u, entries = state[row[STATE] : row[STATE] + width], room.entries
-    firing = room.firing[first_word : first_word + words + (words + 63) // 64]
+    whole, chunk, width, pitch = code.whole[row[WHOLE] :], code.chunk, row[WIDTH], row[PITCH]
+    layers, fans = whole[0], whole[1]
+    x, late = matrix(room.history, whole[2], layers, pitch), room.late[whole[3] :]
+    counters, feeding = whole[4:], matrix(whole, 4 + layers, fans, 5)
+    blocks = pitch >> BLOCK
+    padded = (blocks + LANES - 1) // LANES * LANES
+    reached, seen = late[1 : 1 + padded], late[1 + padded : 1 + padded + blocks]
+    p, u = matrix(code.params, row[PARAMS], 4, pitch), state[row[STATE] : row[STATE] + pitch]
     E = matrix(room.ids, code.lists[row[LIST], 0], chunk, code.lists[row[LIST], 1])
-    tally = room.tallies[row[TALLY] : row[TALLY] + 1]
-    now, left = kept[0], kept[1]
+    counter, tally = (
+        room.counts[row[COUNTER] : row[COUNTER] + pitch],
+        room.tallies[row[TALLY] : row[TALLY] + 1],
+    )
+    alike, kept, now = row[INPUTS] == 1, recording != 0, late[0]
     if room.pending[row[UNIT]]:
-        room.pending[row[UNIT]], now, left = 0, 0, 0
+        room.pending[row[UNIT]], now = 0, 0
         seen[:] = 0
-        for i in range(width):
-            waiting[left] = i
-            left += u[i] >= p[i, 2]
+        reached[:blocks] = 1
     for t in range(steps):
         now += 1
-        many = left
-        for k in range(left):
-            entries[k] = waiting[k]
-            seen[waiting[k], 1] = now
         for f in range(fans):
             events, inputs, layer = feeding[f, 0], feeding[f, 2], feeding[f, 4]
-            place, pitch = code.lists[events, 0], code.lists[events, 1]
-            ids = room.ids[place + t * pitch : place + (t + 1) * pitch]
+            place, lanes = code.lists[events, 0], code.lists[events, 1]
+            ids = room.ids[place + t * lanes : place + (t + 1) * lanes]
             pairs, weights = code.whole[feeding[f, 1] :], code.params[feeding[f, 3] :]
-            total = room.sent[events * chunk + t]
-            many = scatter_spikes(pairs, inputs, weights, ids, total, x[layer], seen, now, entries, many)
-            for k in range(total):
-                tally[0] += pairs[ids[k] + 1] - pairs[ids[k]]
-        here = (slot + t * samples) * width
-        if recording:
-            traced = row[MEMBRANES] * slots + here
-            advanced(p, which, powers, u, seen, now, membranes[traced : traced + width])
-        found, left = look(
-            row[VARIANT], p, which, powers, u, seen, now, x, room.counts, counters, entries, many, reached,
-            firing, words, waiting,
-        )  # fmt: skip
-        if found > 0:
-            drain(firing, words, E[t])
-            tally[0] += found + len(firing) - words
-        tally[0] += many
-        room.sent[row[LIST] * chunk + t] = found
+            tally[0] += scatter_spikes(
+                pairs, inputs, weights, ids, room.sent[events * chunk + t], x[layer], reached
+            )
+        found = 0
+        if kept:
+            reached[:blocks] = 1
+        for group in range(0, padded, LANES):
+            awake = nonzero(reached, group)
+            while awake != np.uint64(0):
+                block = group + lowest_bit(awake)
+                awake &= awake - np.uint64(1)
+                at = block << BLOCK
+                rouse(p, u, now - 1 - seen[block], at)
+                gather_currents(x, at, room.counts, counters)
+                mask = fire_64(
+                    x, E[t], np.int32(0), True, x[0], x[0], False, counter, row[VARIANT], alike, p, u, kept,
+                    room.reached, at,
+                )  # fmt: skip
+                if at + LANES > width:
+                    mask &= (np.uint64(1) << np.uint64(width - at)) - np.uint64(1)
+                found = unpack(mask, at, E[t], found)
+                x[0, at : at + LANES] = 0
+                seen[block] = now
+                reached[block] = mask != np.uint64(0) and row[VARIANT] != 2
+                tally[0] += 1
         for k in range(found):
-            room.counts[row[COUNTER] + E[t, k]] += 1
-        if recording:
-            for e in range(many):
-                membranes[traced + entries[e]] = reached[e]
-            for k in range(found):
-                spikes[row[SPIKES] * slots + here + E[t, k]] = 1
-    kept[0], kept[1] = now, left
+            counter[E[t, k]] += 1
+        room.sent[row[LIST] * chunk + t] = found
+        if kept:
+            record(row, slots, slot + t * samples, room.reached, E[t], found, spikes, membranes)
+    late[0] = now
     if last:
-        advanced(p, which, powers, u, seen, now, u)
+        for block in range(blocks):
+            rouse(p, u, now - seen[block], block << BLOCK)

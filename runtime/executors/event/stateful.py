@@ -26,8 +26,7 @@ from unscan.compiler.nodes import (
 from unscan.compiler.nodes.neurons import RESETS, Leaky
 from unscan.runtime.executors.event.assembly import Assembly, Ports, Value
 from unscan.runtime.executors.event.dense import NEAR
-from unscan.runtime.executors.event.fan_out import powers
-from unscan.runtime.executors.event.program import VARIANTS, Column, Op
+from unscan.runtime.executors.event.program import VARIANTS, Column, Op, padded
 from unscan.runtime.executors.event.rules import per_neuron, rule
 from unscan.runtime.executors.event.vector import LANES
 
@@ -64,30 +63,15 @@ def _(node: LIF, name: str, assembly: Assembly, ports: Ports) -> Value:
 
 
 def wake(node: LIF, name: str, assembly: Assembly, arriving: list[Value]) -> Value:
-    """Write the row of neurons that decay when they are next looked at, and which sparse weights feed."""
-    shape, dtype = assembly.graph.signals[name].shape, assembly.dtype
-    width, (beta, gain), reach = (
-        prod(shape),
-        decay_and_gain(node, shape, dtype),
-        levels(node, name, shape, dtype),
-    )
-    start, _ = assembly.constants(np.stack([beta, gain, *reach], axis=1).reshape(1, -1), name)
-    tables, which = powers(beta)
-    held, _ = assembly.constants(tables.reshape(1, -1), name)
-    layers, fed = len(arriving), [(*fan, k) for k, value in enumerate(arriving) for fan in value.fans]
-    numbers = (*assembly.bitmap(width), *assembly.decays_late(name, (layers + 1) * width, 3 * width + 2))
+    """Write the row of neurons that sleep in blocks, and which sparse weights feed."""
+    columns = neurons(node, name, assembly)
+    fed = [(*fan, layer) for layer, value in enumerate(arriving) for fan in value.fans]
+    pitch, blocks = columns["pitch"], columns["pitch"] // LANES
+    numbers = assembly.decays_late(name, len(arriving) * pitch, 1 + padded(blocks, LANES) + blocks)
+    assembly.scratch = max(assembly.scratch, pitch)
     counters = np.array([value.counter for value in arriving])
-    whole = assembly.whole_numbers(layers, len(fed), len(tables), *numbers, counters, np.array(fed), which)
-    state = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
-    columns = {
-        "params": start,
-        "pitch": held - start,
-        "state": state,
-        "unit": assembly.unit(),
-        "whole": whole,
-    }
-    columns |= {"tally": assembly.touched[name], "variant": VARIANTS[node.reset, node.phase]}
-    return spiking(Op.WAKE, name, assembly, **columns)
+    columns["whole"] = assembly.whole_numbers(len(arriving), len(fed), *numbers, counters, np.array(fed))
+    return spiking(Op.WAKE, name, assembly, tally=assembly.touched[name], **columns)
 
 
 @rule.register
@@ -101,17 +85,25 @@ def _(node: CubaLIF, name: str, assembly: Assembly, ports: Ports) -> Value:
 
 def fire(node: LIF | CubaLIF, name: str, assembly: Assembly, source: int) -> Value:
     """Write the row of neurons that a buffer drives."""
+    columns = neurons(node, name, assembly)
+    layer(Op.LAYER, name, assembly, source)
+    return spiking(Op.FIRE, name, assembly, source=source, **columns)
+
+
+def neurons(node: LIF | CubaLIF, name: str, assembly: Assembly) -> dict[str, int]:
+    """Hold the numbers of a layer of neurons, and reserve its membranes; return the columns that name them."""
     shape, dtype = assembly.graph.signals[name].shape, assembly.dtype
     level, theta = levels(node, name, shape, dtype)
     numbers = np.stack([*decay_and_gain(node, shape, dtype), level, theta])
     start, pitch = assembly.constants(numbers, name)
-    state = assembly.reserve(assembly.states, f"{name}.u", shape, LANES)
-    alike = int((numbers == numbers[:, :1]).all())
-    columns = {"params": start, "pitch": pitch, "state": state, "unit": assembly.unit(), "inputs": alike}
-    layer(Op.LAYER, name, assembly, source)
-    return spiking(
-        Op.FIRE, name, assembly, source=source, variant=VARIANTS[node.reset, node.phase], **columns
-    )
+    return {
+        "params": start,
+        "pitch": pitch,
+        "state": assembly.reserve(assembly.states, f"{name}.u", shape, LANES),
+        "unit": assembly.unit(),
+        "inputs": int((numbers == numbers[:, :1]).all()),
+        "variant": VARIANTS[node.reset, node.phase],
+    }
 
 
 ARRIVING = {Op.LAYER: (Op.GATHER, Op.MULTIPLY), Op.WHOLE_LAYER: (Op.NARROW,)}

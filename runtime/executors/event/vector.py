@@ -83,6 +83,16 @@ def each(builder: Any, function: str, *vectors: Any) -> Any:
 
 
 @instructions
+def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a b + c of three numbers, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return a(a, b, c), generate
+
+
+@instructions
 def nonzero(typing: Any, array: Any, at: Any) -> Any:
     """Return the mask of the 64 elements from `at` on that are not 0; nan is not."""
 
