@@ -6,7 +6,7 @@ Two layers of LIF neurons whose every input reaches 16 neurons, one of them stro
 layer sends about what arrives; then a dense layer of 10. Shown are microseconds a step at 8 input spikes a step, and
 nanoseconds an event at 0.5 % of the input, from 64 to 8192 neurons a layer: as the event executor chooses, and with
 whole rows of weights and every neuron in every step. Then one layer, by the share of its weights that are not 0: the
-time of whole rows over that of the others alone, into neurons that decay late, and into a buffer (they are read
+time of whole rows over that of the others alone, into neurons that sleep in blocks, and into a buffer (they are read
 twice); above 1 the weights alone are cheaper. All in float32, one thread, one sample; the ways take turns.
 """
 
@@ -40,8 +40,8 @@ def weights(width: int, reached: int, seed: int) -> Linear:
     return Linear(weight)
 
 
-def network(width: int, reached: int, layers: int, *, late: bool = True) -> Graph:
-    """Return layers of neurons and a readout; not `late`, each layer's currents have a second reader."""
+def network(width: int, reached: int, layers: int, *, asleep: bool = True) -> Graph:
+    """Return layers of neurons and a readout; not `asleep`, each layer's currents have a second reader."""
     beta, theta = (np.array(number, np.float32) for number in (0.9, 1.0))
     nodes: dict[str, Node] = {"in": Input((width,), Kind.SPIKE)}
     edges, last = [], "in"
@@ -52,7 +52,7 @@ def network(width: int, reached: int, layers: int, *, late: bool = True) -> Grap
         }
         edges += [Edge(last, f"w{k}"), Edge(f"w{k}", f"n{k}")]
         last = f"n{k}"
-        if not late:
+        if not asleep:
             nodes[f"m{k}"] = LI(beta=beta)
             edges.append(Edge(f"w{k}", f"m{k}"))
     draws = np.random.default_rng(99)
@@ -69,7 +69,7 @@ def ways(graph: Graph, x: Array, shares: Iterable[tuple[str, float | None]]) -> 
     """Return the run of a graph whose weights are taken as sparse up to each share, None being the executor's own."""
     found: dict[str, Pass] = {}
     for name, share in shares:
-        limits: dict[str, Any] = {} if share is None else {"DENSEST": share, "FAN_IN": np.inf, "WIDE": 0}
+        limits: dict[str, Any] = {} if share is None else {"DENSEST": share, "WIDE": 0}
         with patch.multiple(fan_out, **limits) if limits else nullcontext():
             executor = EventDriven(graph, np.float32, threads=1)
         found[name] = partial(executor.run, x, record=False)
@@ -98,14 +98,14 @@ def break_even(
     widths: Iterable[int], shares: Iterable[float], budget: float
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return way -> width and rate -> share -> the time of whole rows over that of the weights that are not 0."""
-    found: dict[str, dict[str, dict[str, float]]] = {"decaying late": {}, "into a buffer": {}}
+    found: dict[str, dict[str, dict[str, float]]] = {"into blocks that sleep": {}, "into a buffer": {}}
     for way, rows in found.items():
         for width in widths:
             for share in shares:
                 reached = round(share * width)
                 if reached < 2:
                     continue
-                graph = network(width, reached, 1, late=way == "decaying late")
+                graph = network(width, reached, 1, asleep=way == "into blocks that sleep")
                 for rate in RATES:
                     times = medians(
                         ways(graph, spikes(width, rate), (("sparse", 1.0), ("rows", -1.0))), budget

@@ -290,14 +290,14 @@ def test_every_chain_agrees(
 def test_layers_are_taken_as_sparse_where_that_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     rng = np.random.default_rng(12)
-    for outputs, share, ops in ((256, 0.015, (1, 0)), (100, 0.01, (0, 1)), (256, 0.1, (0, 0))):
+    for outputs, share, ops in ((2048, 0.015, (1, 0)), (100, 0.01, (0, 1)), (100, 0.1, (0, 0))):
         graph = chained(thin(rng, outputs, 800, share), lif(), width=800)
         executor = EventDriven(graph)
         assert (rows_of(executor, Op.WAKE), rows_of(executor, Op.SCATTER)) == ops
 
 
 def touched(width: int, steps: int) -> int:
-    """Return the weights and blocks of neurons that a run looks at, of a layer into which 8 inputs send to 16 neurons each."""
+    """Return the weights and blocks that a run looks at, of a layer into which 8 inputs send to 16 neurons each."""
     rng = np.random.default_rng(width)
     weight = np.zeros((width, 8))
     for column in weight.T:

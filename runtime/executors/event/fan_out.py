@@ -11,11 +11,14 @@ from unscan.runtime.executors.event.assembly import Assembly, Fan, Value
 DENSEST = 0.03
 """The largest share of weights that are not 0 at which these are added one by one.
 
-Where `unscan bench sparse_fan_out` finds them as fast as whole rows, in float32 at rates of 0.5 and 2 %: 1 % at 256
-neurons, 3 % at 1024; at 2048 they are 1.5 times as fast at 3 %, as whole rows leave the cache.
+Where `unscan bench sparse_fan_out` finds them as fast as whole rows, at rates of 0.5 and 2 %: 5 % at 64 and 256
+neurons, 2 to 5 % at 1 024, 5 to 10 % at 4 096.
 """
-WIDE = 256
-"""The fewest neurons that are let sleep in blocks of 64: fewer are all reached by some event in most steps."""
+WIDE = 2048
+"""The fewest neurons that are let sleep in blocks of 64.
+
+The same benchmark: from here on a step of a few events is faster so, and one of many at most 1.3 times slower.
+"""
 
 
 def mostly_zero(weight: Array) -> bool:

@@ -43,7 +43,8 @@ def fire(
     found = 0
     for at in range(0, len(u), LANES):
         mask = fire_64(
-            weights, sending, total, spiking, x, start, counting, counter, variant, alike, p, u, recording, reached, at
+            weights, sending, total, spiking, x, start, counting, counter, variant, alike, p, u, 0, recording,
+            reached, at,
         )  # fmt: skip
         if at + LANES > width:
             mask &= (np.uint64(1) << np.uint64(width - at)) - np.uint64(1)

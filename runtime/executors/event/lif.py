@@ -63,9 +63,9 @@ def membranes(
 @instructions
 def fire_64(
     typing: Any, weights: Any, ids: Any, total: Any, spiking: Any, numbers: Any, start: Any, counting: Any,
-    counter: Any, variant: Any, alike: Any, p: Any, u: Any, recording: Any, reached: Any, at: Any,
+    counter: Any, variant: Any, alike: Any, p: Any, u: Any, missed: Any, recording: Any, reached: Any, at: Any,
 ) -> Any:  # fmt: skip
-    """Run one step of the neurons from `at` on; return the mask of those that fire.
+    """Run one step of the neurons from `at` on, after the decays of some that they missed; return who fires, as a mask.
 
     The currents are start + what `gathered` adds (weights, ids, total, spiking, numbers); where `counting`, each one
     that is 0 is taken off its counter. p (4, C): what `membranes` reads; where all neurons are `alike`, its first
@@ -99,10 +99,12 @@ def fire_64(
             return broadcast(builder, builder.load(place), current.type)
 
         def step(parameter: Callable[[int], Any]) -> tuple[Any, Any]:
-            membrane, kept, fired = membranes(builder, arguments[8], parameter, held(11), current)
+            beta = parameter(0)
+            (before,) = loop(builder, arguments[12], [held(11)], lambda _, u: [builder.fmul(u[0], beta)])
+            membrane, kept, fired = membranes(builder, arguments[8], parameter, before, current)
             store(context, builder, kinds[11], arguments[11], at, kept)
-            with builder.if_then(builder.trunc(arguments[12], truth)):
-                store(context, builder, kinds[13], arguments[13], at, membrane)
+            with builder.if_then(builder.trunc(arguments[13], truth)):
+                store(context, builder, kinds[14], arguments[14], at, membrane)
             return builder.bitcast(fired, INDEX), builder.block
 
         with builder.if_else(builder.trunc(arguments[9], truth)) as (same, other):
@@ -116,7 +118,7 @@ def fire_64(
         return mask
 
     listed, flag = (weights, ids, types.int64, types.boolean, numbers), types.boolean
-    rest = (start, flag, counter, types.int64, flag, p, u, flag, reached, types.int64)
+    rest = (start, flag, counter, types.int64, flag, p, u, types.int64, flag, reached, types.int64)
     return types.uint64(*listed, *rest), generate
 
 

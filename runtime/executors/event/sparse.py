@@ -19,7 +19,15 @@ from unscan.runtime.executors.event.layers import record
 from unscan.runtime.executors.event.lif import decay_64, fire_64
 from unscan.runtime.executors.event.program import Column
 from unscan.runtime.executors.event.synapses import matrix, unpack
-from unscan.runtime.executors.event.vector import LANES, kernel, lowest_bit, multiply_add, nonzero
+from unscan.runtime.executors.event.vector import (
+    LANES,
+    clear,
+    count_nonzero,
+    kernel,
+    lowest_bit,
+    multiply_add,
+    nonzero,
+)
 
 WIDTH, SOURCE, SECOND, TARGET, LIST, PARAMS, PITCH, INPUTS = map(int, list(Column)[1:9])
 STATE, COUNTER, VARIANT, UNIT, SPIKES, MEMBRANES, WHOLE, HELD, TALLY = map(int, list(Column)[9:18])
@@ -47,23 +55,17 @@ def scatter_spikes(
 
 
 @kernel
-def rouse(p: Array, u: Array, steps: int, at: int) -> None:
-    """Let a block take the decays of the steps that it slept."""
-    if steps > 0 and nonzero(u, at) != np.uint64(0):
-        decay_64(p, u, steps, at)
+def gather_currents(x: Array, layers: int, pitch: int, at: int, counts: Array, counters: Array) -> None:
+    """Count what each Linear brings to a block, where it is not 0, and add all of it to what the first one brings.
 
-
-@kernel
-def gather_currents(x: Array, at: int, counts: Array, counters: Array) -> None:
-    """Count what each Linear brings to a block, where it is not 0, and add all of it into the first row of x."""
-    for layer in range(len(x)):
-        start = counters[layer] + at
-        for i in range(LANES):
-            counts[start + i] += x[layer, at + i] != 0
-    for layer in range(1, len(x)):
+    x: what arrives, `pitch` numbers for each Linear.
+    """
+    for layer in range(layers):
+        count_nonzero(x, layer * pitch + at, counts, counters[layer] + at)
+    for layer in range(1, layers):
         for i in range(at, at + LANES):
-            x[0, i] += x[layer, i]
-            x[layer, i] = 0
+            x[i] += x[layer * pitch + i]
+        clear(x, layer * pitch + at)
 
 
 def scatter(
@@ -101,7 +103,8 @@ def wake(
     """
     whole, chunk, width, pitch = code.whole[row[WHOLE] :], code.chunk, row[WIDTH], row[PITCH]
     layers, fans = whole[0], whole[1]
-    x, late = matrix(room.history, whole[2], layers, pitch), room.late[whole[3] :]
+    x, late = room.history[whole[2] : whole[2] + layers * pitch], room.late[whole[3] :]
+    idle, counts, trace = matrix(x, 0, layers, pitch), room.counts, room.reached
     counters, feeding = whole[4:], matrix(whole, 4 + layers, fans, 5)
     blocks = pitch >> BLOCK
     padded = (blocks + LANES - 1) // LANES * LANES
@@ -112,7 +115,8 @@ def wake(
         room.counts[row[COUNTER] : row[COUNTER] + pitch],
         room.tallies[row[TALLY] : row[TALLY] + 1],
     )
-    alike, kept, now = row[INPUTS] == 1, recording != 0, late[0]
+    alike, variant, kept = row[INPUTS] == 1, row[VARIANT], recording != 0
+    now, looked = late[0], 0
     if room.pending[row[UNIT]]:
         room.pending[row[UNIT]], now = 0, 0
         seen[:] = 0
@@ -125,9 +129,9 @@ def wake(
             ids = room.ids[place + t * lanes : place + (t + 1) * lanes]
             pairs, weights = code.whole[feeding[f, 1] :], code.params[feeding[f, 3] :]
             tally[0] += scatter_spikes(
-                pairs, inputs, weights, ids, room.sent[events * chunk + t], x[layer], reached
+                pairs, inputs, weights, ids, room.sent[events * chunk + t], x[layer * pitch :], reached
             )
-        found = 0
+        found, fired = 0, E[t]
         if kept:
             reached[:blocks] = 1
         for group in range(0, padded, LANES):
@@ -136,25 +140,25 @@ def wake(
                 block = group + lowest_bit(awake)
                 awake &= awake - np.uint64(1)
                 at = block << BLOCK
-                rouse(p, u, now - 1 - seen[block], at)
-                gather_currents(x, at, room.counts, counters)
+                gather_currents(x, layers, pitch, at, counts, counters)
                 mask = fire_64(
-                    x, E[t], np.int32(0), True, x[0], x[0], False, counter, row[VARIANT], alike, p, u, kept,
-                    room.reached, at,
+                    idle, fired, np.int32(0), True, x, x, False, counter, variant, alike, p, u,
+                    now - 1 - seen[block], kept, trace, at,
                 )  # fmt: skip
                 if at + LANES > width:
                     mask &= (np.uint64(1) << np.uint64(width - at)) - np.uint64(1)
-                found = unpack(mask, at, E[t], found)
-                x[0, at : at + LANES] = 0
+                found = unpack(mask, at, fired, found)
+                clear(x, at)
                 seen[block] = now
-                reached[block] = mask != np.uint64(0) and row[VARIANT] != 2
-                tally[0] += 1
+                reached[block] = mask != np.uint64(0) and variant != 2
+                looked += 1
         for k in range(found):
-            counter[E[t, k]] += 1
+            counter[fired[k]] += 1
         room.sent[row[LIST] * chunk + t] = found
         if kept:
-            record(row, slots, slot + t * samples, room.reached, E[t], found, spikes, membranes)
+            record(row, slots, slot + t * samples, trace, fired, found, spikes, membranes)
     late[0] = now
+    tally[0] += looked
     if last:
         for block in range(blocks):
-            rouse(p, u, now - seen[block], block << BLOCK)
+            decay_64(p, u, now - seen[block], block << BLOCK)

@@ -83,6 +83,35 @@ def each(builder: Any, function: str, *vectors: Any) -> Any:
 
 
 @instructions
+def count_nonzero(typing: Any, array: Any, at: Any, counter: Any, place: Any) -> Any:
+    """Add 1 to the counters from `place` on of those of 64 elements, from `at` on, that are not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, (array, at, counter, place) = signature.args, arguments
+        found = load(context, builder, kinds[0], array, at)
+        some = builder.fcmp_unordered("!=", found, ir.Constant(found.type, None))
+        before = load(context, builder, kinds[2], counter, place)
+        store(
+            context, builder, kinds[2], counter, place, builder.sub(before, builder.sext(some, before.type))
+        )
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, counter, types.int64), generate
+
+
+@instructions
+def clear(typing: Any, array: Any, at: Any) -> Any:
+    """Set 64 elements to 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), LANES)
+        store(context, builder, signature.args[0], *arguments, ir.Constant(kind, None))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@instructions
 def multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a b + c of three numbers, rounded once."""
 
