@@ -56,7 +56,7 @@ format: .venv/installed ## let ruff format and mend
 
 bench: .venv/installed ## the measured comparisons with named peers
 	$(BIN)/pip install -q --no-deps snntorch==1.0.0
-	for name in neurons training state_space memory_scan delta_rule memory memory_inference inference c_inference activity gather counting; do $(BIN)/unscan bench $$name || exit 1; done
+	for name in neurons training state_space memory_scan delta_rule memory memory_inference inference c_inference convolution stream activity sparse_fan_out gather density counting; do $(BIN)/unscan bench $$name || exit 1; done
 
 clean: ## remove what the other targets made
 	rm -rf .venv .lava-venv .envs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis unscan-demo

@@ -105,7 +105,8 @@ def clear(typing: Any, array: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), LANES)
-        store(context, builder, signature.args[0], *arguments, ir.Constant(kind, None))
+        array, at = arguments
+        store(context, builder, signature.args[0], array, at, ir.Constant(kind, None))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
