@@ -84,6 +84,7 @@ def simulate(
     output: Path | None,
     inputs: Path | None,
     event_dt: float | None,
+    event: tuple[str, ...],
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -124,7 +125,7 @@ def simulate(
             "last or mean."
         )
     data = read_samples(
-        graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
+        graph, inputs=inputs, event_dt=event_dt, event=event, labels=labels, data_dir=data_dir, limit=samples
     )
     with progress(f"simulate, {using}") as bar:
         run = simulate(
@@ -200,6 +201,7 @@ def verify(
     arguments: tuple[str, ...],
     inputs: Path | None,
     event_dt: float | None,
+    event: tuple[str, ...],
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -250,7 +252,7 @@ def verify(
             "--quantize, or leave the option."
         )
     data = read_samples(
-        graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
+        graph, inputs=inputs, event_dt=event_dt, event=event, labels=labels, data_dir=data_dir, limit=samples
     )
     with progress("verify") as bar:
         found = run(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unscan.compiler.errors import InvalidInput
+from unscan.recordings import sizes
 from unscan.train import FILE, WRITTEN, data_option, json_option
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ input_options = [
         "--event-dt",
         type=click.FloatRange(min=0, min_open=True),
         help="Seconds of a step into which the events of --input are gathered.",
+    ),
+    click.option(
+        "--event",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="How they are: sensor=34x34, polarity=merged, downsample=2, several=one, start=0.5, steps=100, tick=1e-9, "
+        "or sample=3, one recording of a file of many; any number of times.",
     ),
     click.option("--labels", type=FILE, help="A .npy array (B,) of classes that belong to --input."),
     click.option("--samples", type=click.IntRange(min=1), help="Use only the first N samples."),
@@ -114,7 +122,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 def shape_of(text: str) -> tuple[int, ...]:
     """Return the neurons of one step, from 9 or 3x32x32."""
     try:
-        return tuple(int(size) for size in text.replace(",", "x").split("x"))
+        return sizes(text)
     except ValueError:
         raise InvalidInput(f"Got the shape {text!r}; write sizes such as 9 or 3x32x32.") from None
 
@@ -197,6 +205,7 @@ def compile_(
     passes: str | None,
     inputs: Path | None,
     event_dt: float | None,
+    event: tuple[str, ...],
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -234,6 +243,7 @@ def compile_(
             graph,
             inputs=inputs,
             event_dt=event_dt,
+            event=event,
             labels=labels,
             data_dir=data_dir,
             limit=limit,
