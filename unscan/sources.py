@@ -150,9 +150,10 @@ def read_samples(
     """Return what a graph is run on: arrays from files, or else a part of the task it was trained on.
 
     Indices may stand in an array (T, B). With `event_dt` the file holds events, which are gathered in steps of so many
-    seconds, read and binned as texts NAME=VALUE in `event` say (see `unscan.recordings`); what that merged or left out stands in the description. A file of several
-    recordings gives a sample for each, and their labels where it holds some and none are given. The part is that for
-    tests, or with `training` that for training, on which thresholds may be moved.
+    seconds, read and binned as the texts NAME=VALUE in `event` say (see `unscan.recordings`); what that merged or left
+    out stands in the description. A file of several recordings gives a sample for each, and their labels where it holds
+    some and none are given. The part is that for tests, or with `training` that for training, on which thresholds may
+    be moved.
     Of a task that asks for answers at its steps there are no labels: their accuracy is measured in training alone.
 
     Raises:

@@ -168,8 +168,8 @@ class Binning:
         ):
             raise InvalidInput(
                 f"{events} give {'x'.join(map(str, grid))} neurons in a step (polarity {self.polarity}, downsample "
-                f"{f}), and the graph takes {'x'.join(map(str, self.shape))}; change sensor, downsample or polarity (on "
-                "the command line --event sensor=HEIGHTxWIDTH, --event downsample=2, --event polarity=merged)."
+                f"{f}), and the graph takes {'x'.join(map(str, self.shape))}; change sensor, downsample or polarity "
+                "(on the command line --event sensor=HEIGHTxWIDTH, --event downsample=2, --event polarity=merged)."
             )
         return sensor
 

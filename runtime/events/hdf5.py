@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def several(path: Path, asked: Asked, limit: int | None) -> tuple[list[Events], Array | None] | None:
-    """Return the recordings of a file of several (all, the first ones, or one), and their labels; None of one of one."""
+    """Return recordings of a file of several, all, the first or one, and their labels; None where it holds one."""
     with opened(path) as (file, columns):
         if not ragged(columns):
             return None
@@ -121,7 +121,7 @@ def many(path: Path, asked: Asked, columns: dict[str, Any]) -> Iterator[Events]:
 
 
 def chosen(path: Path, asked: Asked, count: int) -> int:
-    """Return which recording of a file of several was asked for. Raises InvalidInput where it has none of that number."""
+    """Return which recording of a file was asked for. Raises InvalidInput where it has none of that number."""
     if asked.sample is None or not 0 <= asked.sample < count:
         got = "nothing said which" if asked.sample is None else f"got {asked.sample}"
         raise InvalidInput(
