@@ -1,6 +1,7 @@
 """The command line: thin commands over the library; heavy imports happen inside them.
 
-Exit codes: 0 done and within bounds; 1 done, and a bound is broken; 2 the user's input is wrong; 130 interrupted.
+Exit codes: 0 done and within bounds; 1 done, and a bound is broken; 2 the user's input is wrong; 130 interrupted;
+143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unscan.lava import lava
 from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
 from unscan.report import report
 from unscan.sweep import sweep
+from unscan.terminated import Terminated, terminable
 from unscan.train import FILE, WRITTEN, json_option, train, train_sdn
 
 
@@ -28,13 +30,17 @@ class Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except UnscanError as fault:
             click.echo(f"unscan: {fault}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("unscan: interrupted; what was finished is kept.", err=True)
             ctx.exit(130)
+        except Terminated:
+            click.echo("unscan: ended by SIGTERM; what was finished is kept.", err=True)
+            raise
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

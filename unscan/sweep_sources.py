@@ -248,13 +248,16 @@ def document_of(path: Path, what: str, keys: Mapping[str, Any]) -> dict[str, Any
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput(f"there is no {what} file {path}") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InvalidInput(f"the {what} {path} cannot be read: {fault}") from None
+    except OSError as fault:
+        raise InvalidInput(
+            f"the {what} {path} cannot be read: {fault.strerror}; name a file that you may read"
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"the {what} {path} is no text in UTF-8, as YAML is; write it again") from None
     except yaml.YAMLError as fault:
         said = " ".join(str(fault).split())
         raise InvalidInput(f"the {what} {path} is not YAML: {said}") from None
     if not isinstance(document, dict):
-        raise InvalidInput(
-            f"the {what} {path} holds {shown(document)}; wanted keys and values, among {', '.join(keys)}"
-        )
+        held = "is empty" if document is None else f"holds {shown(document)}"
+        raise InvalidInput(f"the {what} {path} {held}; wanted keys and values, among {', '.join(keys)}")
     return document
