@@ -170,6 +170,10 @@ def test_a_run_that_is_not_complete_says_so(folder, tmp_path):
         (["run", "--energy", "ghost"], "no energy table 'ghost'"),
         (["run", "--deployed", "ghost.unscan"], "no file .*ghost.unscan"),
         (["run", "--deployed", "other.unscan"], "takes .* and .* takes"),
+        (
+            ["run", "--deployed", "run"],
+            "run is a model as it was trained, .* unscan compile run -o model.unscan",
+        ),
     ],
 )
 def test_wrong_input_is_refused_and_nothing_is_written(folder, tmp_path, arguments, said):

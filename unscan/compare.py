@@ -207,7 +207,7 @@ def bisect(
             progress=lambda share: bar("bisect", share),
             **of_passes,
             top_k=top_k or None,
-            calibrate=rates(found.x) if calibrate else None,
+            calibrate=rates(found.x, bar) if calibrate else None,
             quantize=quantize,
             passes=None if passes is None else [name.strip() for name in passes.split(",")],
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,8 +219,8 @@ def compile_(
     """
     from unscan.compiler.pipeline import Stage, compile_graph
     from unscan.compiler.text import diff, text
-    from unscan.runtime.judge import judge, ranges, rates
-    from unscan.show import console, graph_table, show, stages_table
+    from unscan.runtime.judge import judge, ranges, rates, unseen
+    from unscan.show import console, graph_table, progress, show, stages_table
     from unscan.sources import read_graph, read_samples
 
     if options["phase"] and not options["reset"]:
@@ -261,18 +262,19 @@ def compile_(
 
     if printed:
         click.echo(f"# {source}\n{text(graph)}", nl=False)
-    compiled = compile_graph(
-        graph,
-        **asked,
-        top_k=top_k or None,
-        calibrate=rates(x) if calibrate and x is not None else None,
-        quantize=quantize,
-        ranges=ranges(x) if quantize and x is not None else None,
-        soft_reset=soft_reset or "node",
-        passes=None if passes is None else [name.strip() for name in passes.split(",")],
-        judge=judge(x) if judged and x is not None else None,
-        watch=watch,
-    )
+    with nullcontext(unseen) if printed else progress("compile") as bar:
+        compiled = compile_graph(
+            graph,
+            **asked,
+            top_k=top_k or None,
+            calibrate=rates(x, bar) if calibrate and x is not None else None,
+            quantize=quantize,
+            ranges=ranges(x, bar) if quantize and x is not None else None,
+            soft_reset=soft_reset or "node",
+            passes=None if passes is None else [name.strip() for name in passes.split(",")],
+            judge=judge(x, bar) if judged and x is not None else None,
+            watch=watch,
+        )
     typed_in = shlex.join(["unscan", "compile", *typed(click.get_current_context())])
     compiled = compiled.annotate(meta={"command": typed_in})
     compiled.save(output)

@@ -127,11 +127,9 @@ def report(
     )
     with writing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    console.print(
-        f"Written: {output}, {len(text.encode()) / 1024:.0f} kB; {', '.join(graphs)} on {data.description}, executions "
-        f"{', '.join(found[0].runs)}",
-        highlight=False,
-    )
+    console.print(f"{', '.join(graphs)}; executions {', '.join(found[0].runs)}", highlight=False)
+    console.print(f"On {data.description}", highlight=False)
+    console.print(f"Written: {output}, {len(text.encode()) / 1024:.0f} kB", highlight=False)
     write_json(
         json_path,
         {
@@ -146,7 +144,7 @@ def read_graphs(source: Path, paths: Sequence[Path]) -> tuple[Graph | None, dict
     """Return the graph as trained, None where there is none, and those that are reported on, by name.
 
     Raises:
-        InvalidInput: the graphs take other inputs than each other.
+        InvalidInput: one was not compiled, or they take other inputs than each other.
     """
     import unscan
     from unscan.compiler.ir import Dialect
@@ -162,6 +160,11 @@ def read_graphs(source: Path, paths: Sequence[Path]) -> tuple[Graph | None, dict
     names = [path.name for path in paths]
     found = {path.name if names.count(path.name) == 1 else str(path): read_graph(path) for path in paths}
     for name, graph in found.items():
+        if any(node.dialect is Dialect.PARALLEL for node in graph.nodes.values()):
+            raise InvalidInput(
+                f"{name} is a model as it was trained, in parallel form, and --deployed wants one that was compiled: "
+                f"unscan compile {name} -o model.unscan."
+            )
         got, wanted = (each.signals[each.of(Input)[0]] for each in (graph, first))
         if got.shape != wanted.shape:
             raise InvalidInput(
