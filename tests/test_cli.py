@@ -316,7 +316,8 @@ def test_a_source_that_several_energy_tables_share_is_shown_once():
     assert "loihi-1: M. Davies" in said
 
 
-def test_a_benchmark_says_how_it_is_called(capsys):
+def test_a_benchmark_says_how_it_is_called(tmp_path):
+    assert "does not exist" in refused("bench", "neurons", "--quick", "--json", tmp_path / "none" / "x.json")
     done = CliRunner().invoke(main, ["bench", "neurons", "--json"])
     assert done.exit_code == 2
     assert "usage: unscan bench neurons [-h] [--quick] [--json FILE]" in done.output

@@ -238,6 +238,15 @@ class Net(nn.Module):
 """
 
 
+def test_an_energy_table_that_lacks_a_price_is_refused_at_the_first_point(folder, here):
+    (folder / "e.yaml").write_text("add: 1\nmultiply: 1\nmemory: 1\nupdates: {decay: 1}\n")
+    write(folder, {"grid": {"reset": [None, "zero"]}, "energy": str(folder / "e.yaml")})
+    assert "has no price for updates of kind" in swept(folder, code=2)[0]
+    assert len(here.done) == 1
+    write(folder, {"grid": {"reset": [None, "zero"]}})
+    assert "2 points, 1 of them finished before" in swept(folder)[0]
+
+
 def test_a_class_in_a_python_file_is_a_source(folder, here):
     (folder / "net.py").write_text(NET)
     rng = np.random.default_rng(3)

@@ -158,12 +158,13 @@ def read_graphs(source: Path, paths: Sequence[Path]) -> tuple[Graph | None, dict
             return first, {f"{source.resolve().name}, compiled as it was trained": unscan.compile(first)}
         return None, {source.name: first}
     names = [path.name for path in paths]
-    found = {path.name if names.count(path.name) == 1 else str(path): read_graph(path) for path in paths}
+    named = {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+    found = {name: read_graph(path) for name, path in named.items()}
     for name, graph in found.items():
         if any(node.dialect is Dialect.PARALLEL for node in graph.nodes.values()):
             raise InvalidInput(
                 f"{name} is a model as it was trained, in parallel form, and --deployed wants one that was compiled: "
-                f"unscan compile {name} -o model.unscan."
+                f"unscan compile {named[name]} -o model.unscan."
             )
         got, wanted = (each.signals[each.of(Input)[0]] for each in (graph, first))
         if got.shape != wanted.shape:

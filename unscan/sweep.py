@@ -69,6 +69,12 @@ def sweep(
         console.print(
             f"{len(points)} points, {len(points) - len(wanted)} of them finished before", highlight=False
         )
+        tell = _teller(points, len(wanted))
+
+        def told(point: Point, outcome: Outcome) -> None:
+            rows([point], store, read.energy)  # a table that lacks a price is refused now, not at the end
+            tell(point, outcome)
+
         try:
             if wanted:
                 folder = None if data_dir is None else data_dir.absolute()
@@ -78,7 +84,7 @@ def sweep(
                     pool: Pool = (
                         Processes(workers or os.cpu_count() or 1) if scheduler is None else Cluster(scheduler)
                     )
-                    run(wanted, store, pool, data_dir=folder, progress=bar, told=_teller(points, len(wanted)))
+                    run(wanted, store, pool, data_dir=folder, progress=bar, told=told)
         except KeyboardInterrupt:
             finished = sum(store.read(point) is not None for point in points)
             click.echo(
