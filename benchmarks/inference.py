@@ -36,6 +36,7 @@ from unscan.benchmarks import frameworks
 from unscan.benchmarks.frameworks import timed
 from unscan.compiler.ir import Edge, Graph, Kind, Node
 from unscan.compiler.nodes import LIF, Input, Linear, Output
+from unscan.compiler.storage import writable
 from unscan.runtime.executors.base import Executor
 from unscan.runtime.executors.event import EventDriven
 
@@ -226,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 128])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="5 %% only, three short rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write the rows here as well")
     options = parser.parse_args(arguments)
     rates, rounds, at_least = ([5.0], 3, 0.01) if options.quick else (options.rates, options.rounds, 0.05)
     warnings.simplefilter("ignore")

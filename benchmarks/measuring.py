@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unscan.compiler.storage import writable
+
 Pass = Callable[[], Any]
 
 
@@ -25,7 +27,7 @@ def options(description: str | None, *, quick: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE as well")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write the numbers to FILE as well")
     return parser
 
 

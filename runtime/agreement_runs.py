@@ -308,10 +308,10 @@ def read_execution(path: Path) -> Execution:
                 group, _, name = key.partition("/")
                 if group in groups:
                     groups[group][name] = archive[key]
-    except (ValueError, EOFError, OSError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as fault:
+    except (ValueError, EOFError, OSError, KeyError, AttributeError, TypeError, zipfile.BadZipFile):
         raise DamagedFile(
-            f"{path} is not a complete .npz file with outputs and spikes ({fault}); write it again with "
-            "`unscan simulate --output`."
+            f"{path} is not a complete .npz file with outputs and spikes: it is truncated, altered, or something else. "
+            "Write it again with `unscan simulate --output`."
         ) from None
     lead = outputs.shape[:2]
     for group in ("spikes", "membranes"):

@@ -311,6 +311,21 @@ def operations(
     return found
 
 
+def updating(graph: Graph) -> dict[str, list[str]]:
+    """Return kind -> the nodes of a graph that make updates of this kind where everything sends and fires.
+
+    Raises:
+        Unsupported: a node whose cost is not defined.
+    """
+    busy = {name: np.ones(signal.shape, np.int64) for name, signal in graph.signals.items()}
+    tallies = {name: {"writes": 1, "fired": 1, "rescaled": 1} for name in graph.nodes}
+    found: dict[str, list[str]] = {}
+    for name, done in operations(graph, busy, tallies, 1).items():
+        for kind in (kind for kind, n in done.updates.items() if n):
+            found.setdefault(kind, []).append(name)
+    return found
+
+
 def joined(a: Apart, b: Apart, *, later: bool) -> Apart:
     """Return the operations of later steps added to those before, or of other samples behind those before."""
     if later:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unscan.compiler.errors import InvalidInput, Unsupported
 from unscan.compiler.ir import Array, Graph
 from unscan.compiler.nodes import Convolution, Linear
+from unscan.runtime.counts import updating
 from unscan.runtime.energy_tables import DEFAULT, TABLES, Table, find
 
 NARROW, WIDE = "horowitz-45nm-int8", "horowitz-45nm-int32"
@@ -37,10 +39,11 @@ def table_for(graph: Graph, asked: str | None = None) -> Choice:
         asked: a table's name, or the path of a YAML file that holds one.
 
     Raises:
-        InvalidInput: there is no such table.
+        InvalidInput: there is no such table, or it lacks prices of updates that the graph makes.
     """
     if asked is not None:
         named = find(asked)
+        check_prices(named, graph)
         wrong = graph.integer and "float" in named.name
         return Choice(
             named, "it was asked for" + (", though the graph computes with whole numbers" if wrong else "")
@@ -60,6 +63,28 @@ def table_for(graph: Graph, asked: str | None = None) -> Choice:
             "numbers as 32"
         )
     return Choice(TABLES[NARROW], why)
+
+
+def check_prices(table: Table, graph: Graph) -> None:
+    """Check that a table prices every kind of update that a graph can make.
+
+    Raises:
+        InvalidInput: it does not; the message names the kinds, and a node that makes each.
+    """
+    if table.updates is None:
+        return
+    try:
+        made = updating(graph)
+    except Unsupported:
+        return  # nothing is counted of such a graph, and who is to run it says why
+    lacking = [f"{kind} ({nodes[0]})" for kind, nodes in made.items() if kind not in table.updates]
+    if lacking:
+        raise InvalidInput(
+            f"The energy table {table.name!r} has no price for updates of kinds that this graph makes: "
+            f"{', '.join(lacking)}; it prices {', '.join(table.updates) or 'none'}. Take another table, or a YAML file "
+            "whose updates have all of these kinds, or that has no updates: then each is priced as the multiplication, "
+            "addition or both that it is."
+        )
 
 
 def matrices(graph: Graph) -> list[Array]:

@@ -161,8 +161,19 @@ def from_file(path: Path) -> Table:
     """
     try:
         given = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InvalidInput(f"The energy table {path} cannot be read: {fault}.") from None
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"There is no energy table {path}; write one with add, multiply and memory, in picojoules, or name one of "
+            f"{', '.join(TABLES)}."
+        ) from None
+    except OSError as fault:
+        raise InvalidInput(
+            f"The energy table {path} cannot be read: {fault.strerror}; name a file that you may read."
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidInput(
+            f"The energy table {path} is no text in UTF-8, as YAML is; write it again."
+        ) from None
     except yaml.YAMLError as fault:
         reason = " ".join(str(fault).split())
         raise InvalidInput(f"The energy table {path} is no YAML: {reason}.") from None
@@ -180,7 +191,7 @@ def from_file(path: Path) -> Table:
 def faults(given: Any, known: list[str]) -> list[str]:
     """Return what is wrong with the fields of a table, one clause each."""
     if not isinstance(given, dict):
-        return [f"it holds {type(given).__name__} {given!r}, wanted fields"]
+        return ["it is empty" if given is None else f"it holds {given!r}, wanted fields"]
     found = [f"it has no field {name!r}" for name in ("add", "multiply", "memory") if name not in given]
     for name, value in given.items():
         if name not in known:

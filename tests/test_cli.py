@@ -309,6 +309,20 @@ def test_lists(command):
     assert len(unscan(command).splitlines()) >= 3
 
 
+def test_a_source_that_several_energy_tables_share_is_shown_once():
+    said = " ".join(unscan("energies").split())
+    assert said.count("Horowitz") == 1
+    assert "horowitz-45nm-int32, horowitz-45nm-int8: M. Horowitz" in said
+    assert "loihi-1: M. Davies" in said
+
+
+def test_a_benchmark_says_how_it_is_called(tmp_path):
+    assert "does not exist" in refused("bench", "neurons", "--quick", "--json", tmp_path / "none" / "x.json")
+    done = CliRunner().invoke(main, ["bench", "neurons", "--json"])
+    assert done.exit_code == 2
+    assert "usage: unscan bench neurons [-h] [--quick] [--json FILE]" in done.output
+
+
 def test_a_surrogate_network_is_trained_measured_and_used(tmp_path):
     out = tmp_path / "small.safetensors"
     said = unscan(

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -236,6 +238,15 @@ class Net(nn.Module):
 """
 
 
+def test_an_energy_table_that_lacks_a_price_is_refused_at_the_first_point(folder, here):
+    (folder / "e.yaml").write_text("add: 1\nmultiply: 1\nmemory: 1\nupdates: {decay: 1}\n")
+    write(folder, {"grid": {"reset": [None, "zero"]}, "energy": str(folder / "e.yaml")})
+    assert "has no price for updates of kind" in swept(folder, code=2)[0]
+    assert len(here.done) == 1
+    write(folder, {"grid": {"reset": [None, "zero"]}})
+    assert "2 points, 1 of them finished before" in swept(folder)[0]
+
+
 def test_a_class_in_a_python_file_is_a_source(folder, here):
     (folder / "net.py").write_text(NET)
     rng = np.random.default_rng(3)
@@ -278,13 +289,69 @@ def test_what_is_finished_is_not_run_again(folder, here):
 def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(folder, here):
     here.stop_after = 2
     said, rows = swept(folder, code=130)
-    assert "interrupted; what was finished is kept" in said
+    assert "interrupted; what was finished is kept, 2 of 3 points: the same command goes on." in said
     assert len(rows) == 2
     here.stop_after = None
     said, rows = swept(folder)
     assert "3 points, 2 of them finished before" in said
     assert len(rows) == 3
     assert sorted(here.done) == sorted({row["key"] for row in rows})
+
+
+def test_a_sweep_that_is_broken_off_before_its_first_point_writes_nothing(folder, here):
+    here.stop_after = 0
+    said, _ = swept(folder, code=130)
+    assert "0 of 3 points: the same command goes on" in said
+    assert not (folder / "out").exists()
+
+
+def test_each_finished_point_is_told_where_there_is_no_terminal(folder):
+    write(folder, {"grid": {"quantize": [None, "int8"]}}, training_input=None)
+    done = CliRunner().invoke(main, ["sweep", str(folder / "sweep.yaml"), "--out", str(folder / "out")])
+    lines = [line.partition(", ")[0] for line in done.stderr.splitlines()]
+    assert lines == ["1 of 2: point 1 (as trained) done", "2 of 2: point 2 (quantize int8) failed"]
+
+
+def test_a_folder_that_cannot_hold_results_is_refused_before_the_work(folder, here, monkeypatch):
+    (folder / "file").write_text("")
+    for out, said in (
+        ("file", "it is a file"),
+        ("file/below", "Not a directory"),
+        ("/proc/none", "No such file"),
+    ):
+        done = CliRunner().invoke(main, ["sweep", str(folder / "sweep.yaml"), "--out", str(folder / out)])
+        assert done.exit_code == 2
+        assert said in done.stderr
+        assert "--out" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert here.done == []
+
+
+def test_a_sweep_file_that_cannot_be_read_says_why(folder):
+    path = folder / "sweep.yaml"
+    for spoil, said in (
+        (lambda: path.write_text(""), "sweep.yaml is empty; wanted keys and values, among sources"),
+        (lambda: path.write_bytes(b"\xff"), "is no text in UTF-8"),
+        (lambda: (path.unlink(), path.mkdir()), "cannot be read: Is a directory; name a file"),
+    ):
+        spoil()
+        assert said in swept(folder, code=2)[0]
+    assert not (folder / "out").exists()
+
+
+def test_a_folder_is_swept_into_by_one_process_at_a_time(folder, here):
+    hold = "import sys, pathlib; from unscan.sweep_folder import held\n"
+    hold += "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(folder / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        said, rows = swept(folder, code=2)
+        assert f"Another sweep runs in {folder / 'out'} (process {other.pid} on " in said
+        assert (rows, here.done) == ([], [])
+        other.kill()
+    assert (folder / "out" / ".lock").is_file()  # it was killed, and could not take it away
+    assert len(swept(folder)[1]) == 3
+    assert not (folder / "out" / ".lock").exists()
 
 
 def test_a_point_that_fails_is_told_of_and_stops_no_other(folder, here, monkeypatch):

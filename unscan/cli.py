@@ -1,6 +1,7 @@
 """The command line: thin commands over the library; heavy imports happen inside them.
 
-Exit codes: 0 done and within bounds; 1 done, and a bound is broken; 2 the user's input is wrong; 130 interrupted.
+Exit codes: 0 done and within bounds; 1 done, and a bound is broken; 2 the user's input is wrong; 130 interrupted;
+143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unscan.lava import lava
 from unscan.lists import bench, doctor, energies, executors, neurons, passes, targets, tasks
 from unscan.report import report
 from unscan.sweep import sweep
+from unscan.terminated import Terminated, terminable
 from unscan.train import FILE, WRITTEN, json_option, train, train_sdn
 
 
@@ -28,13 +30,17 @@ class Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with terminable():
+                return super().invoke(ctx)
         except UnscanError as fault:
             click.echo(f"unscan: {fault}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("unscan: interrupted; what was finished is kept.", err=True)
             ctx.exit(130)
+        except Terminated:
+            click.echo("unscan: ended by SIGTERM; what was finished is kept.", err=True)
+            raise
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -84,6 +90,7 @@ def simulate(
     output: Path | None,
     inputs: Path | None,
     event_dt: float | None,
+    event: tuple[str, ...],
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -124,7 +131,7 @@ def simulate(
             "last or mean."
         )
     data = read_samples(
-        graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
+        graph, inputs=inputs, event_dt=event_dt, event=event, labels=labels, data_dir=data_dir, limit=samples
     )
     with progress(f"simulate, {using}") as bar:
         run = simulate(
@@ -200,6 +207,7 @@ def verify(
     arguments: tuple[str, ...],
     inputs: Path | None,
     event_dt: float | None,
+    event: tuple[str, ...],
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -250,7 +258,7 @@ def verify(
             "--quantize, or leave the option."
         )
     data = read_samples(
-        graph, inputs=inputs, event_dt=event_dt, labels=labels, data_dir=data_dir, limit=samples
+        graph, inputs=inputs, event_dt=event_dt, event=event, labels=labels, data_dir=data_dir, limit=samples
     )
     with progress("verify") as bar:
         found = run(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import shlex
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from unscan.compiler.errors import InvalidInput
+from unscan.recordings import sizes
 from unscan.train import FILE, WRITTEN, data_option, json_option
 
 if TYPE_CHECKING:
@@ -33,6 +35,13 @@ input_options = [
         "--event-dt",
         type=click.FloatRange(min=0, min_open=True),
         help="Seconds of a step into which the events of --input are gathered.",
+    ),
+    click.option(
+        "--event",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="How they are: sensor=34x34, polarity=merged, downsample=2, several=one, start=0.5, steps=100, tick=1e-9, "
+        "or sample=3, one recording of a file of many; any number of times.",
     ),
     click.option("--labels", type=FILE, help="A .npy array (B,) of classes that belong to --input."),
     click.option("--samples", type=click.IntRange(min=1), help="Use only the first N samples."),
@@ -114,7 +123,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 def shape_of(text: str) -> tuple[int, ...]:
     """Return the neurons of one step, from 9 or 3x32x32."""
     try:
-        return tuple(int(size) for size in text.replace(",", "x").split("x"))
+        return sizes(text)
     except ValueError:
         raise InvalidInput(f"Got the shape {text!r}; write sizes such as 9 or 3x32x32.") from None
 
@@ -197,6 +206,7 @@ def compile_(
     passes: str | None,
     inputs: Path | None,
     event_dt: float | None,
+    event: tuple[str, ...],
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -209,8 +219,8 @@ def compile_(
     """
     from unscan.compiler.pipeline import Stage, compile_graph
     from unscan.compiler.text import diff, text
-    from unscan.runtime.judge import judge, ranges, rates
-    from unscan.show import console, graph_table, show, stages_table
+    from unscan.runtime.judge import judge, ranges, rates, unseen
+    from unscan.show import console, graph_table, progress, show, stages_table
     from unscan.sources import read_graph, read_samples
 
     if options["phase"] and not options["reset"]:
@@ -234,6 +244,7 @@ def compile_(
             graph,
             inputs=inputs,
             event_dt=event_dt,
+            event=event,
             labels=labels,
             data_dir=data_dir,
             limit=limit,
@@ -251,18 +262,19 @@ def compile_(
 
     if printed:
         click.echo(f"# {source}\n{text(graph)}", nl=False)
-    compiled = compile_graph(
-        graph,
-        **asked,
-        top_k=top_k or None,
-        calibrate=rates(x) if calibrate and x is not None else None,
-        quantize=quantize,
-        ranges=ranges(x) if quantize and x is not None else None,
-        soft_reset=soft_reset or "node",
-        passes=None if passes is None else [name.strip() for name in passes.split(",")],
-        judge=judge(x) if judged and x is not None else None,
-        watch=watch,
-    )
+    with nullcontext(unseen) if printed else progress("compile") as bar:
+        compiled = compile_graph(
+            graph,
+            **asked,
+            top_k=top_k or None,
+            calibrate=rates(x, bar) if calibrate and x is not None else None,
+            quantize=quantize,
+            ranges=ranges(x, bar) if quantize and x is not None else None,
+            soft_reset=soft_reset or "node",
+            passes=None if passes is None else [name.strip() for name in passes.split(",")],
+            judge=judge(x, bar) if judged and x is not None else None,
+            watch=watch,
+        )
     typed_in = shlex.join(["unscan", "compile", *typed(click.get_current_context())])
     compiled = compiled.annotate(meta={"command": typed_in})
     compiled.save(output)

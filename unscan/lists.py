@@ -90,18 +90,23 @@ def tasks() -> None:
 
 
 def told(table: Table) -> str:
-    """Return the numbers of an energy table, and where they are from."""
+    """Return the numbers of an energy table."""
     neuron = f", update of a neuron {table.neuron}" if table.neuron else ""
-    numbers = f"add {table.add}, multiply {table.multiply}, memory access {table.memory}{neuron}"
-    return ". ".join(part.rstrip(".") for part in (numbers, table.source, table.note) if part)
+    return f"add {table.add}, multiply {table.multiply}, memory access {table.memory}{neuron}"
 
 
 @click.command()
 def energies() -> None:
     """List the energy tables."""
     from unscan.runtime.energy import TABLES
+    from unscan.show import console
 
     listing("Energy tables, in pJ", {name: told(table) for name, table in TABLES.items()})
+    origins: dict[str, list[str]] = {}
+    for name, table in TABLES.items():
+        origins.setdefault(f"{table.source}. {table.note}", []).append(name)
+    for origin, names in origins.items():
+        console.print(f"\n{', '.join(names)}: {origin}", highlight=False)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -119,4 +124,8 @@ def bench(name: str | None, arguments: tuple[str, ...]) -> None:
         return
     if name not in BENCHMARKS:
         raise InvalidInput(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}.")
-    import_module(f"unscan.benchmarks.{name}").main(list(arguments))
+    called, sys.argv[0] = sys.argv[0], f"unscan bench {name}"  # what argparse calls the program
+    try:
+        import_module(f"unscan.benchmarks.{name}").main(list(arguments))
+    finally:
+        sys.argv[0] = called

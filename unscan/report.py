@@ -66,6 +66,7 @@ def report(
     energy: str | None,
     inputs: Path | None,
     event_dt: float | None,
+    event: tuple[str, ...],
     labels: Path | None,
     samples: int | None,
     data_dir: Path | None,
@@ -92,6 +93,7 @@ def report(
         next(iter(graphs.values())),
         inputs=inputs,
         event_dt=event_dt,
+        event=event,
         labels=labels,
         data_dir=data_dir,
         limit=samples or SAMPLES,
@@ -125,11 +127,9 @@ def report(
     )
     with writing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    console.print(
-        f"Written: {output}, {len(text.encode()) / 1024:.0f} kB; {', '.join(graphs)} on {data.description}, executions "
-        f"{', '.join(found[0].runs)}",
-        highlight=False,
-    )
+    console.print(f"{', '.join(graphs)}; executions {', '.join(found[0].runs)}", highlight=False)
+    console.print(f"On {data.description}", highlight=False)
+    console.print(f"Written: {output}, {len(text.encode()) / 1024:.0f} kB", highlight=False)
     write_json(
         json_path,
         {
@@ -144,7 +144,7 @@ def read_graphs(source: Path, paths: Sequence[Path]) -> tuple[Graph | None, dict
     """Return the graph as trained, None where there is none, and those that are reported on, by name.
 
     Raises:
-        InvalidInput: the graphs take other inputs than each other.
+        InvalidInput: one was not compiled, or they take other inputs than each other.
     """
     import unscan
     from unscan.compiler.ir import Dialect
@@ -158,8 +158,14 @@ def read_graphs(source: Path, paths: Sequence[Path]) -> tuple[Graph | None, dict
             return first, {f"{source.resolve().name}, compiled as it was trained": unscan.compile(first)}
         return None, {source.name: first}
     names = [path.name for path in paths]
-    found = {path.name if names.count(path.name) == 1 else str(path): read_graph(path) for path in paths}
+    named = {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+    found = {name: read_graph(path) for name, path in named.items()}
     for name, graph in found.items():
+        if any(node.dialect is Dialect.PARALLEL for node in graph.nodes.values()):
+            raise InvalidInput(
+                f"{name} is a model as it was trained, in parallel form, and --deployed wants one that was compiled: "
+                f"unscan compile {named[name]} -o model.unscan."
+            )
         got, wanted = (each.signals[each.of(Input)[0]] for each in (graph, first))
         if got.shape != wanted.shape:
             raise InvalidInput(

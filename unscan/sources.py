@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 from unscan.compiler.errors import DamagedFile, InvalidInput
 from unscan.compiler.ir import Array, Graph, Kind
 from unscan.compiler.nodes import Input, Output
+from unscan.recordings import gathered
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,14 +144,16 @@ def read_samples(
     data_dir: Path | None,
     limit: int | None,
     event_dt: float | None = None,
+    event: Sequence[str] = (),
     training: bool = False,
 ) -> Samples:
     """Return what a graph is run on: arrays from files, or else a part of the task it was trained on.
 
     Indices may stand in an array (T, B). With `event_dt` the file holds events, which are gathered in steps of so many
-    seconds (see `unscan.runtime.events`); what that merged or left out stands in the description. A file of several
-    recordings gives a sample for each, and their labels where it holds some and none are given. The part is that for
-    tests, or with `training` that for training, on which thresholds may be moved.
+    seconds, read and binned as the texts NAME=VALUE in `event` say (see `unscan.recordings`); what that merged or left
+    out stands in the description. A file of several recordings gives a sample for each, and their labels where it holds
+    some and none are given. The part is that for tests, or with `training` that for training, on which thresholds may
+    be moved.
     Of a task that asks for answers at its steps there are no labels: their accuracy is measured in training alone.
 
     Raises:
@@ -158,17 +161,14 @@ def read_samples(
     """
     if inputs is None and labels is not None:
         raise InvalidInput("Got --labels without --input; give the inputs that they belong to, too.")
+    if event and event_dt is None:
+        raise InvalidInput("Got --event without --event-dt; give the seconds of a step, too.")
     if event_dt is not None:
         if inputs is None:
             raise InvalidInput("Got --event-dt without --input; give the file of events, too.")
-        from unscan.runtime.events import binned, binning, read_all
-
-        recordings = read_all(inputs, limit=limit)
-        x, tally = binned(recordings.events, binning(graph, event_dt))
-        given = (
-            read_labels(labels, graph, x) if labels else fitting_labels(recordings.labels, graph, x, inputs)
-        )
-        found = Samples(x, given, f"{inputs} in steps of {event_dt:g} s: {tally}")
+        x, held, description = gathered(graph, inputs, event_dt, event, limit)
+        given = read_labels(labels, graph, x) if labels else fitting_labels(held, graph, x, inputs)
+        found = Samples(x, given, description)
     elif inputs is not None:
         from unscan.runtime.simulate import fitting
 
@@ -229,9 +229,10 @@ def read_array(path: Path, wanted: str = "(T, B, ...)") -> Array:
         )
     try:
         array = np.load(path, mmap_mode="c" if path.stat().st_size > MAPPED else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as fault:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile):
         raise DamagedFile(
-            f"{path} is not a complete .npy file ({fault}); save it again with numpy.save."
+            f"{path} is not a complete .npy file of numbers: it is truncated, altered, or something else. Copy it "
+            "again, or save it again with numpy.save."
         ) from None
     if not isinstance(array, np.ndarray):
         raise InvalidInput(f"{path} is an archive of several arrays; save one array with numpy.save.")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unscan.train import FILE, data_option, json_option
 
 if TYPE_CHECKING:
+    from unscan.sweep_plan import Point
     from unscan.sweep_results import Row
-    from unscan.sweep_workers import Pool
+    from unscan.sweep_workers import Outcome, Pool
 
 
 @click.command()
@@ -45,6 +47,7 @@ def sweep(
     """
     from unscan.compiler.errors import InvalidInput
     from unscan.show import console, progress, write_json
+    from unscan.sweep_folder import held
     from unscan.sweep_plan import plan, read_sweep
     from unscan.sweep_results import Store, rows, write_results
     from unscan.sweep_run import run
@@ -59,26 +62,63 @@ def sweep(
     points = plan(read, folder=sweep_file.absolute().parent, runs=out.absolute() / "runs", samples=samples)
     store = Store(out / "points")
     again = ("done",) if retry_failed else ("done", "failed")
-    wanted = [point for point in points if (store.read(point) or {}).get("status") not in again]
-    console.print(
-        f"{len(points)} points, {len(points) - len(wanted)} of them finished before", highlight=False
-    )
-    try:
-        if wanted:
-            pool: Pool = (
-                Processes(workers or os.cpu_count() or 1) if scheduler is None else Cluster(scheduler)
+    found: list[dict[str, Any]] = []
+    fronts: dict[str, list[int]] = {}
+    with held(out):
+        wanted = [point for point in points if (store.read(point) or {}).get("status") not in again]
+        console.print(
+            f"{len(points)} points, {len(points) - len(wanted)} of them finished before", highlight=False
+        )
+        tell = _teller(points, len(wanted))
+
+        def told(point: Point, outcome: Outcome) -> None:
+            rows([point], store, read.energy)  # a table that lacks a price is refused now, not at the end
+            tell(point, outcome)
+
+        try:
+            if wanted:
+                folder = None if data_dir is None else data_dir.absolute()
+                with progress("sweep") as bar:
+                    if scheduler is not None:
+                        bar(f"look for the scheduler {scheduler}", 0.0)
+                    pool: Pool = (
+                        Processes(workers or os.cpu_count() or 1) if scheduler is None else Cluster(scheduler)
+                    )
+                    run(wanted, store, pool, data_dir=folder, progress=bar, told=told)
+        except KeyboardInterrupt:
+            finished = sum(store.read(point) is not None for point in points)
+            click.echo(
+                f"unscan: interrupted; what was finished is kept, {finished} of {len(points)} points: the same "
+                "command goes on.",
+                err=True,
             )
-            folder = None if data_dir is None else data_dir.absolute()
-            with progress("sweep") as bar:
-                run(wanted, store, pool, data_dir=folder, progress=bar)
-    finally:
-        found = rows(points, store, read.energy)
-        fronts = write_results(out, found, title=sweep_file.stem)
+            sys.exit(130)
+        finally:
+            found = rows(points, store, read.energy)
+            if found:
+                fronts = write_results(out, found, title=sweep_file.stem)
     _tell(found, fronts, str(sweep_file))
     console.print(f"Written: results.csv, results.jsonl and pareto.svg in {out}", highlight=False)
     write_json(json_path, {"sweep": str(sweep_file), "points": found, "fronts": fronts})
     if any(row["status"] == "failed" for row in found):
         sys.exit(1)
+
+
+def _teller(points: Sequence[Point], count: int) -> Callable[[Point, Outcome], None]:
+    """Return what tells of each point that is finished, where stderr is no terminal and has no bar."""
+    from unscan.sweep_results import label, varied
+
+    settings = {point.key: {"settings": point.settings} for point in points}
+    numbers, names = {key: number for number, key in enumerate(settings, 1)}, varied(list(settings.values()))
+    over = itertools.count(1)
+
+    def told(point: Point, outcome: Outcome) -> None:
+        if not sys.stderr.isatty():
+            taken = f", {outcome['seconds']:.1f} s" if "seconds" in outcome else ""
+            said = f"{numbers[point.key]} ({label(settings[point.key], names)}) {outcome['status']}{taken}"
+            click.echo(f"{next(over)} of {count}: point {said}", err=True)
+
+    return told
 
 
 def _tell(found: Sequence[Row], fronts: Mapping[str, Sequence[int]], title: str) -> None:

@@ -215,7 +215,7 @@ class _Scale:
         """Round numbers in between, four to eight of them."""
         if self.log:
             decades = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
-            factors = (1, 2, 5) if len(decades) <= 3 else (1,)
+            factors = (1, 2, 5) if self.high < 100 * self.low else (1,)
             return [v for d in decades for f in factors if self.low <= (v := f * 10.0**d) <= self.high]
         rough = (self.high - self.low) / 8
         size = 10.0 ** floor(log10(rough))

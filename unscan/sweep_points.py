@@ -192,6 +192,7 @@ def _samples(
         limit=limit,
         training=training,
         event_dt=None if inputs is None else source.event_dt,
+        event=() if inputs is None else source.event,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from unscan.sweep_plan import Point
 from unscan.sweep_points import measure, train
 from unscan.sweep_results import Store
-from unscan.sweep_workers import Pool, failed
+from unscan.sweep_workers import Outcome, Pool, failed
 from unscan.trainer.run import RunFiles
 
 
@@ -19,6 +19,7 @@ def run(
     *,
     data_dir: Path | None = None,
     progress: Callable[[str, float], None] = lambda now, share: None,
+    told: Callable[[Point, Outcome], None] = lambda point, outcome: None,
 ) -> None:
     """Run points, and keep the outcome of each as soon as it is known.
 
@@ -28,7 +29,13 @@ def run(
         pool: does the work; it is closed at the end, and where this is broken off.
         data_dir: folder of data files.
         progress: called with what has been done and the share of it.
+        told: called with each point and its outcome, once that is kept.
     """
+
+    def keep(point: Point, outcome: Outcome) -> None:
+        store.write(point, outcome)
+        told(point, outcome)
+
     waiting: dict[str, list[Point]] = {}
     for point in points:
         if point.source.recipe is not None and not RunFiles(Path(point.source.path)).result.is_file():
@@ -47,11 +54,11 @@ def run(
             key, outcome = pool.next()
             over += 1
             if key in measured:
-                store.write(measured[key], outcome)
+                keep(measured[key], outcome)
             elif outcome["status"] == "done":
                 for point in waiting[trainings[key]]:
                     pool.submit(point.key, measure, point, data_dir)
             else:
                 for point in waiting[trainings[key]]:
-                    store.write(point, failed(f"its training failed: {outcome['error']}"))
+                    keep(point, failed(f"its training failed: {outcome['error']}"))
                     over += 1

@@ -18,6 +18,7 @@ from unscan import __version__
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Kind
 from unscan.compiler.nodes.neurons import Phase, Reset
+from unscan.recordings import settings_of
 from unscan.trainer.explain import shown
 from unscan.trainer.recipe import Recipe
 from unscan.trainer.run import RunFiles
@@ -57,8 +58,9 @@ class SourceSettings(Settings):
     Each of a recipe's `settings` is a list of values for the setting at its dotted key, such as
     `network.layers.0.neuron.beta`; all are combined. `input` and `labels` are arrays in place of the task's test part,
     `training_input` one in place of its training part, on which is measured what calibrate and quantize
-    need. With `event_dt` they are files of events, gathered in steps of so many seconds. `decision` says how outputs
-    become a class, where the model does not.
+    need. With `event_dt` they are files of events, gathered in steps of so many seconds; `event` says more of them in
+    the words of the command line's `--event`, such as sensor=34x34. `decision` says how outputs become a class, where
+    the model does not.
     """
 
     path: str | None = None
@@ -72,6 +74,7 @@ class SourceSettings(Settings):
     labels: str | None = None
     training_input: str | None = None
     event_dt: Annotated[float | None, Field(gt=0)] = None
+    event: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
     decision: Literal["last", "mean"] | None = None
 
     @model_validator(mode="before")
@@ -89,6 +92,9 @@ class SourceSettings(Settings):
             raise ValueError("labels belong to an input, and there is none; allowed: with input")
         if self.event_dt and not (self.input or self.training_input):
             raise ValueError("event_dt is of a file of events, and there is none; allowed: with input")
+        if self.event and not self.event_dt:
+            raise ValueError("event says how a file of events is, and there is none; allowed: with event_dt")
+        settings_of(self.event)
         if self.read != Reading() and self.path is None:
             raise ValueError("read says how a path is read, and there is none; allowed: with path")
         return self
@@ -105,7 +111,7 @@ class Source:
         recipe: JSON of the recipe that is trained into `path` first; None where it is there.
         settings: what that recipe changes, by dotted keys.
         input, labels, training_input: files of arrays, or of events, absolute.
-        event_dt: seconds of a step of such events.
+        event_dt, event: seconds of a step of such events, and what else is said of them.
         decision: how outputs become a class, where the model does not say.
         read: JSON of the keywords of `unscan.sources.read_graph` for `path`.
     """
@@ -119,6 +125,7 @@ class Source:
     labels: str | None = None
     training_input: str | None = None
     event_dt: float | None = None
+    event: tuple[str, ...] = ()
     decision: str | None = None
     read: str = "{}"
 
@@ -136,7 +143,9 @@ def sources_of(settings: SourceSettings, folder: Path, runs: Path) -> Iterator[S
         if (given := getattr(settings, name)) is not None
     }
     facts = {
-        name: value for name in ("event_dt", "decision") if (value := getattr(settings, name)) is not None
+        name: value
+        for name in ("event_dt", "event", "decision")
+        if (value := getattr(settings, name)) not in (None, ())
     }
     named: dict[str, Any] = {name: str(path) for name, path in files.items()} | facts
     contents = {name: _content(path) for name, path in files.items()} | facts
@@ -239,13 +248,16 @@ def document_of(path: Path, what: str, keys: Mapping[str, Any]) -> dict[str, Any
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput(f"there is no {what} file {path}") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InvalidInput(f"the {what} {path} cannot be read: {fault}") from None
+    except OSError as fault:
+        raise InvalidInput(
+            f"the {what} {path} cannot be read: {fault.strerror}; name a file that you may read"
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"the {what} {path} is no text in UTF-8, as YAML is; write it again") from None
     except yaml.YAMLError as fault:
         said = " ".join(str(fault).split())
         raise InvalidInput(f"the {what} {path} is not YAML: {said}") from None
     if not isinstance(document, dict):
-        raise InvalidInput(
-            f"the {what} {path} holds {shown(document)}; wanted keys and values, among {', '.join(keys)}"
-        )
+        held = "is empty" if document is None else f"holds {shown(document)}"
+        raise InvalidInput(f"the {what} {path} {held}; wanted keys and values, among {', '.join(keys)}")
     return document

@@ -50,7 +50,9 @@ def fourth(path: Path, asked: Asked) -> Iterator[Events]:
         chosen = asked.sample if asked.sample is not None or len(streams) != 1 else min(streams)
         if chosen not in streams:
             raise InvalidInput(
-                f"{path} holds the streams of events {', '.join(map(str, streams)) or 'none'}; got sample={chosen}."
+                f"{path} holds the streams of events {', '.join(map(str, streams)) or 'none'}; "
+                + (f"got sample={chosen}" if chosen is not None else "nothing said which")
+                + ": give the number of one as sample=NUMBER (on the command line --event sample=NUMBER)."
             )
         sensor = asked.sensor or (streams[chosen]["height"], streams[chosen]["width"])
         for packet in decoder:

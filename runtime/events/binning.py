@@ -150,13 +150,14 @@ class Binning:
         f, sensor = self.downsample, self.sensor or events.sensor
         if sensor is not None and len(sensor) != min(2, events.axes):
             raise InvalidInput(
-                f"Got the sensor {sensor} for {events}; wanted (neurons,) for neurons, (height, width) for pixels."
+                f"Got the sensor {sensor} for {events}; wanted (neurons,) for neurons, (height, width) for pixels (on "
+                "the command line --event sensor=NEURONS or sensor=HEIGHTxWIDTH)."
             )
         if sensor is None:
             if events.axes > 1 and len(self.shape) == 1:
                 raise InvalidInput(
                     f"{events} are to become {self.neurons} neurons in a row, and nobody says how large the sensor is; "
-                    "give sensor=(height, width)."
+                    "give sensor=(height, width) (on the command line --event sensor=HEIGHTxWIDTH)."
                 )
             sensor = (self.neurons * f,) if events.axes == 1 else (self.shape[-2] * f, self.shape[-1] * f)
         small = [ceil(size / f) for size in sensor]
@@ -167,7 +168,8 @@ class Binning:
         ):
             raise InvalidInput(
                 f"{events} give {'x'.join(map(str, grid))} neurons in a step (polarity {self.polarity}, downsample "
-                f"{f}), and the graph takes {'x'.join(map(str, self.shape))}; change sensor, downsample or polarity."
+                f"{f}), and the graph takes {'x'.join(map(str, self.shape))}; change sensor, downsample or polarity "
+                "(on the command line --event sensor=HEIGHTxWIDTH, --event downsample=2, --event polarity=merged)."
             )
         return sensor
 
@@ -257,7 +259,8 @@ def binned(events: Events | Sequence[Events], into: Binning, *, steps: int | Non
     if size > LARGEST:
         raise InvalidInput(
             f"{T:,} steps of {len(found)} x {into.shape} would take {size / 2**30:.1f} GiB; give steps, a longer dt or "
-            "a start nearer to the events (None is the first), or run them as a stream."
+            "a start nearer to the events (None is the first), or run them as a stream (on the command line --event "
+            "steps=1000, a longer --event-dt, or --event start=SECONDS)."
         )
     x = np.zeros((T, len(found), into.neurons), dtype)
     for b, (step, neuron) in enumerate(found):

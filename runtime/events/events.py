@@ -70,7 +70,7 @@ class Events:
         if self.sensor is not None and len(self.sensor) != min(2, self.axes):
             raise InvalidInput(
                 f"{self.source}: got the sensor {self.sensor}; wanted (neurons,) for events of neurons, (height, "
-                "width) for those of pixels."
+                "width) for those of pixels (on the command line --event sensor=NEURONS or sensor=HEIGHTxWIDTH)."
             )
 
     @property

@@ -125,11 +125,13 @@ def read_all(
     limit: int | None = None,
     tick: float | Fraction | None = None,
     sensor: tuple[int, ...] | None = None,
+    sample: int | None = None,
 ) -> Recordings:
     """Read every recording of a file; of a file of spikes/{times,units} (SHD, SSC) all, with its `labels`.
 
     Args:
         path, tick, sensor: see `chunks`.
+        sample: read this recording alone, and its label.
         limit: read the first so many of a file of several.
 
     Raises:
@@ -139,10 +141,10 @@ def read_all(
     if path.is_file() and READERS.get(path.suffix.lower(), ("",))[0] == "hdf5":
         from unscan.runtime.events.hdf5 import several
 
-        found = several(path, Asked(tick=tick, sensor=sensor), limit)
+        found = several(path, Asked(tick=tick, sensor=sensor, sample=sample), limit)
         if found is not None:
             return Recordings(*found)
-    return Recordings([read(path, tick=tick, sensor=sensor)], None)
+    return Recordings([read(path, tick=tick, sensor=sensor, sample=sample)], None)
 
 
 def write(events: Events, path: str | os.PathLike[str]) -> None:

@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def several(path: Path, asked: Asked, limit: int | None) -> tuple[list[Events], Array | None] | None:
-    """Return all recordings of a file of several, or the first ones, and their labels; None of a file of one."""
+    """Return recordings of a file of several, all, the first or one, and their labels; None where it holds one."""
     with opened(path) as (file, columns):
         if not ragged(columns):
             return None
@@ -58,9 +58,11 @@ def several(path: Path, asked: Asked, limit: int | None) -> tuple[list[Events], 
                 f"{path} has columns of {lengths} recordings, wanted as many in each, and one at least: it is "
                 "truncated, or something else. Copy it again."
             )
-        first = range(count if limit is None else min(limit, count))
-        listed = [recording(path, asked, columns, number) for number in first]
-        return listed, None if classes is None else classes[: len(listed)]
+        numbers = range(count if limit is None else min(limit, count))
+        if asked.sample is not None:
+            numbers = range(count)[chosen(path, asked, count) :][:1]
+        listed = [recording(path, asked, columns, number) for number in numbers]
+        return listed, None if classes is None else classes[numbers.start : numbers.stop]
 
 
 def classes_of(path: Path, file: Any, count: int) -> Array | None:
@@ -114,11 +116,19 @@ def one(path: Path, asked: Asked, columns: dict[str, Any]) -> Iterator[Events]:
 
 def many(path: Path, asked: Asked, columns: dict[str, Any]) -> Iterator[Events]:
     """Read one of the recordings of a file."""
-    count = min(map(len, columns.values()))
+    number = chosen(path, asked, min(map(len, columns.values())))
+    yield from cut(recording(path, asked, columns, number), asked.size)
+
+
+def chosen(path: Path, asked: Asked, count: int) -> int:
+    """Return which recording of a file was asked for. Raises InvalidInput where it has none of that number."""
     if asked.sample is None or not 0 <= asked.sample < count:
         got = "nothing said which" if asked.sample is None else f"got {asked.sample}"
-        raise InvalidInput(f"{path} holds {count} recordings, and {got}; give sample=0 to {count - 1}.")
-    yield from cut(recording(path, asked, columns, asked.sample), asked.size)
+        raise InvalidInput(
+            f"{path} holds {count} recordings, and {got}; give sample=0 to {count - 1} (on the command line --event "
+            f"sample=0 to {count - 1})."
+        )
+    return asked.sample
 
 
 def recording(path: Path, asked: Asked, columns: dict[str, Any], number: int) -> Events:

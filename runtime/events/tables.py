@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from tokenize import TokenError
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from unscan.compiler.ir import Array
 from unscan.runtime.events.events import NAMES, Events
 from unscan.runtime.events.files import Asked, cut, unasked
 
+Line = tuple[int, str]
+"""A line's number, from 1 up, and its text without remarks."""
 ORDER = {2: ("t", "neuron"), 3: ("t", "x", "y"), 4: ("t", "x", "y", "p")}
 
 
@@ -35,9 +37,10 @@ def arrays(path: Path, asked: Asked) -> Iterator[Events]:
     """Read a .npy file; it is mapped, not loaded."""
     try:
         listed: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, TokenError) as fault:
+    except (ValueError, EOFError, OSError, TokenError):
         raise DamagedFile(
-            f"{path} is not a complete .npy file ({fault}); save it again with numpy.save."
+            f"{path} is not a complete .npy file of numbers: it is truncated, altered, or something else. Copy it "
+            "again, or save it again with numpy.save."
         ) from None
     if listed.ndim == 0:
         raise InvalidInput(f"{path} holds one number, wanted a list of events.")
@@ -59,9 +62,10 @@ def archive(path: Path, asked: Asked) -> Iterator[Events]:
         TypeError,
         TokenError,
         zipfile.BadZipFile,
-    ) as fault:
+    ):
         raise DamagedFile(
-            f"{path} is not a complete .npz file ({fault}); save it again with numpy.savez."
+            f"{path} is not a complete .npz file of numbers: it is truncated, altered, or something else. Copy it "
+            "again, or save it again with numpy.savez."
         ) from None
     tick, sensor = asked.tick, asked.sensor
     if "tick" in columns:
@@ -88,11 +92,15 @@ def text(path: Path, asked: Asked) -> Iterator[Events]:
 
 def _text(path: Path, asked: Asked, file: TextIO) -> Iterator[Events]:
     comma = "," if path.suffix.lower() == ".csv" else None
-    lines: Iterator[str] = (line for line in file if line.strip() and not line.lstrip().startswith("#"))
+    lines: Iterator[Line] = (
+        (number, text)
+        for number, line in enumerate(file, 1)
+        if (text := line.partition("#")[0]) and text.strip()
+    )
     first = next(lines, None)
     if first is None:
         raise InvalidInput(f"{path} holds no events.")
-    names = [word.strip().lower() for word in first.split(comma)]
+    names = [word.strip().lower() for word in first[1].split(comma)]
     if all(_number(name) for name in names):
         if len(names) not in ORDER:
             raise InvalidInput(
@@ -104,7 +112,7 @@ def _text(path: Path, asked: Asked, file: TextIO) -> Iterator[Events]:
     listed = list(islice(lines, asked.size))
     known = [name in NAMES["t"] for name in names]
     points = [
-        any(mark in word.lower() for mark in ".en") for word in (listed[0].split(comma) if listed else [])
+        any(mark in word.lower() for mark in ".en") for word in (listed[0][1].split(comma) if listed else [])
     ]
     types = [
         np.float64 if not time or (k < len(points) and points[k]) else np.int64
@@ -115,14 +123,30 @@ def _text(path: Path, asked: Asked, file: TextIO) -> Iterator[Events]:
         raise InvalidInput(f"{path} names a column twice: {', '.join(names)}.")
     while listed:
         try:
-            table = np.loadtxt(listed, rows, delimiter=comma, ndmin=1)
-        except ValueError as fault:
+            table = np.loadtxt([line for _, line in listed], rows, delimiter=comma, ndmin=1)
+        except ValueError:
+            where = wrong(listed, comma, dict(zip(names, types, strict=True)))
             raise DamagedFile(
-                f"{path} has a line that is not {', '.join(names)} ({fault}); times are all written with a point, or "
-                "all without."
+                f"{path} has a line that is not {', '.join(names)}: {where}. Mend it; times are all written with a "
+                "point, or all without."
             ) from None
         yield Events.of(table, tick=asked.tick, sensor=asked.sensor, source=str(path))
         listed = list(islice(lines, asked.size))
+
+
+def wrong(listed: Iterable[Line], comma: str | None, types: Mapping[str, type[np.number[Any]]]) -> str:
+    """Say which is the first of some lines that does not hold a number of its type in each column, and why."""
+    for number, line in listed:
+        words = line.split(comma)
+        if len(words) != len(types):
+            return f"line {number} has {len(words)} column{'s' * (len(words) != 1)}, wanted {len(types)}"
+        for word, (name, kind) in zip(words, types.items(), strict=True):
+            try:
+                kind(word)
+            except (ValueError, OverflowError):
+                whole = "whole number" if kind is np.int64 else "number"
+                return f"line {number} has {word.strip()!r} as {name}, wanted a {whole}"
+    return "one of its numbers is written as none that is known"
 
 
 def _number(word: str) -> bool:

@@ -1,14 +1,18 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from tests.graphs import chain, lif, sequence, two_layers
+from tests.graphs import chain, graphs, lif, sequence, two_layers
+from tests.whole_graphs import whole_graphs
 from unscan.compiler.errors import InvalidInput
 from unscan.compiler.ir import Graph, Kind
 from unscan.compiler.nodes import Conv2d, Input, Linear, Output, RMSNorm
 from unscan.runtime.costs import Operations
-from unscan.runtime.energy import TABLES, Energy, Table, break_even, find
+from unscan.runtime.counts import updating
+from unscan.runtime.energy import TABLES, Energy, Table, break_even, find, table_for
 from unscan.runtime.energy_tables import KINDS
 from unscan.runtime.executors.event import EventDriven
+from unscan.runtime.executors.reference import Reference
 
 FREE = Table("free neurons", add=1.0, multiply=3.0, memory=0.0, updates=dict.fromkeys(KINDS, 0.0))
 
@@ -77,8 +81,34 @@ def test_the_first_loihi_prices_synaptic_operations_and_neurons():
 def test_an_update_without_a_price_is_refused():
     graph = chain(input=Input((3,)), norm=RMSNorm(np.ones(3), 1e-5), output=Output())
     counts = EventDriven(graph).run(np.ones((4, 2, 3)), record=False).counts
-    with pytest.raises(InvalidInput, match="'loihi-1' has no price for updates of kind 'norm'"):
+    with pytest.raises(InvalidInput, match=r"'loihi-1' has no price for .* this graph makes: norm \(norm\)"):
         Energy.of(counts, "loihi-1")
+    with pytest.raises(InvalidInput, match="'loihi-1' has no price for updates of kind 'norm'"):
+        Energy.of(counts.total, "loihi-1")
+
+
+def test_a_table_that_leaves_kinds_out_is_refused_before_the_run(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("add: 0.1\nmultiply: 0.4\nmemory: 1\nupdates: {decay: 0.4}\n")
+    graph = two_layers("zero")
+    with pytest.raises(InvalidInput, match="has no price") as caught:
+        table_for(graph, str(path))
+    for kind in ("integrate", "compare", "reset"):
+        assert f"{kind} (" in str(caught.value)
+    assert "decay (" not in str(caught.value)
+    path.write_text(
+        "add: 0.1\nmultiply: 0.4\nmemory: 1\nupdates: {decay: 1, integrate: 1, compare: 1, reset: 1, bias: 1}\n"
+    )
+    assert table_for(graph, str(path)).table.name == str(path)
+    with pytest.raises(InvalidInput, match=r"has no price .*: norm \(norm\)"):
+        table_for(chain(input=Input((3,)), norm=RMSNorm(np.ones(3), 1e-5), output=Output()), str(path))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(graphs() | whole_graphs())
+def test_kinds_that_were_counted_are_among_those_that_are_foreseen(graph):
+    counts = Reference(graph).run(sequence(graph, 20, 2)).counts
+    assert {kind for kind, n in counts.total.updates.items() if n} <= set(updating(graph))
 
 
 def test_a_table_of_ones_own(tmp_path):
@@ -107,6 +137,7 @@ def test_a_table_of_ones_own(tmp_path):
         ("add: 1\nmultiply: 2\nmemory: 0\nupdates: {decay: x}\n", "the update 'decay' is 'x'"),
         ("add: 1\nmultiply: 2\nmemory: 0\nsource: 4\n", "source is 4, wanted text"),
         ("- add\n", "wanted fields"),
+        ("", "it is empty"),
         ("add: [1\n", "is no YAML"),
     ],
 )
@@ -120,8 +151,15 @@ def test_a_table_that_does_not_fit_says_what_is_wrong(tmp_path, text, told):
 
 
 def test_a_table_that_is_not_there(tmp_path):
-    with pytest.raises(InvalidInput, match="cannot be read"):
+    with pytest.raises(InvalidInput, match="There is no energy table") as caught:
         find(str(tmp_path / "none.yaml"))
+    assert "Errno" not in str(caught.value)
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(InvalidInput, match="cannot be read: Is a directory; name a file"):
+        find(str(tmp_path / "folder.yaml"))
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match="no text in UTF-8"):
+        find(str(tmp_path / "bytes.yaml"))
 
 
 def fed(graph: Graph, rate: float, steps: int = 100):
