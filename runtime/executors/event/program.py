@@ -56,7 +56,7 @@ class Op(IntEnum):
     DIVIDE = 15
     """buffer = itself / a number."""
     EMBED = 16
-    """buffer = the row of the weights that the source names."""
+    """buffer = the row of the weights that the source names; or, by its variant, count what is not 0 in that row."""
     NORM = 17
     """buffer = the source, normalised."""
     GATE = 18

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.memory import mark
+from unscan.runtime.executors.event.bitmap import mark
 from unscan.runtime.executors.event.program import POWERS, Column
 from unscan.runtime.executors.event.synapses import matrix, unpack
 from unscan.runtime.executors.event.vector import kernel, lowest_bit
