@@ -25,8 +25,9 @@ def decays() -> Any:
     """Return the intrinsic (A, alpha, at, place, bound) -> whether some accumulators all took their decay, and no more.
 
     It runs A <- alpha A for the `TOGETHER` of A from `at` on and of alpha from `place` on. Where one of them would fall
-    below the bound, has an alpha outside [0, 1], or is no number, it leaves them all as they are. (Of the bits of
-    numbers, taken as whole ones, those of [0, 1] are the least.)
+    below the bound, or has an alpha outside [0, 1], it leaves them all as they are. Bits are compared, as whole
+    numbers: with a sign, what is negative is below every bound; without one, those of [0, 1] are the least. So of all
+    numbers that decay at once only the least and the largest are looked at.
     """
 
     @instructions
@@ -34,18 +35,20 @@ def decays() -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             kinds, lanes = signature.args, 512 // signature.args[0].dtype.bitwidth
             whole = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), lanes)
-            made, settled = [], ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes)
+            made, least, most = [], None, None
             for first in range(0, TOGETHER, lanes):
                 here, there = (builder.add(start, ir.Constant(INDEX, first)) for start in arguments[2:4])
                 factor = load(context, builder, kinds[1], arguments[1], there, lanes)
                 after = builder.fmul(load(context, builder, kinds[0], arguments[0], here, lanes), factor)
-                one = builder.bitcast(ir.Constant(factor.type, [1.0] * lanes), whole)
-                least = broadcast(builder, arguments[4], factor.type)
-                settled = builder.and_(settled, builder.fcmp_ordered(">=", after, least))
-                settled = builder.and_(
-                    settled, builder.icmp_unsigned("<=", builder.bitcast(factor, whole), one)
-                )
                 made.append((here, after))
+                low, high = builder.bitcast(after, whole), builder.bitcast(factor, whole)
+                least = low if least is None else lesser(builder, builder.icmp_signed, low, least)
+                most = high if most is None else lesser(builder, builder.icmp_unsigned, high, most, ">")
+            limit = builder.bitcast(broadcast(builder, arguments[4], after.type), whole)
+            one = builder.bitcast(ir.Constant(after.type, [1.0] * lanes), whole)
+            settled = builder.and_(
+                builder.icmp_signed(">=", least, limit), builder.icmp_unsigned("<=", most, one)
+            )
             bits = ir.IntType(lanes)
             every = builder.icmp_unsigned("==", builder.bitcast(settled, bits), ir.Constant(bits, -1))
             with builder.if_then(every):
@@ -56,6 +59,11 @@ def decays() -> Any:
         return types.boolean(A, alpha, types.int64, types.int64, A.dtype), generate
 
     return decayed
+
+
+def lesser(builder: Any, compare: Any, a: Any, b: Any, sign: str = "<") -> Any:
+    """Return the lesser of each of two vectors, or by another sign the greater."""
+    return builder.select(compare(sign, a, b), a, b)
 
 
 decayed = decays()

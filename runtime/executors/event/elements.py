@@ -118,22 +118,3 @@ def place(outer: int, block: int, stride: int, start: int, x: Array, y: Array) -
     for i in range(outer):
         for k in range(block):
             y[start + i * stride + k] = x[i * block + k]
-
-
-@kernel
-def count_rows(whole: Array, rows: int, width: int, x: Array, steps: int, counter: Array) -> None:
-    """Count what is not 0 in the row of a table that x (T, 1) names at each step.
-
-    whole: for each row whether most of it is not 0; then, as in `assembly.Table`, lists of the others: of what is 0
-    where most is not, else of what is not.
-    """
-    full = 0
-    for t in range(steps):
-        word = int(x[t, 0])
-        most = whole[word]
-        full += most
-        for k in range(rows + whole[rows + word], rows + whole[rows + word + 1]):
-            counter[whole[k]] += 1 - 2 * most
-    if full > 0:
-        for i in range(width):
-            counter[i] += full

@@ -17,7 +17,7 @@ import numpy as np
 from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.accumulators import collect
 from unscan.runtime.executors.event.program import Column
-from unscan.runtime.executors.event.synapses import copy, matrix
+from unscan.runtime.executors.event.synapses import copy
 from unscan.runtime.executors.event.vector import loops
 
 TARGET, LIST, PARAMS = map(int, list(Column)[4:7])
@@ -63,7 +63,7 @@ def begin(whole: Array, port: int, buffers: Array, values: Array, t: int) -> int
 @loops
 def listing(
     whole: Array, port: int, buffers: Array, values: Array, lists: Array, sent: Array, chunk: int, t: int
-) -> tuple[int, int]:
+) -> tuple[Any, Any]:
     """Return where the numbers of a port that are not 0 at step t are listed, and how many they are."""
     named = np.int64(whole[port + 4])
     if named < 0:
@@ -156,14 +156,15 @@ def look(
     and are merged without a branch, as none could be foreseen. A: one accumulator for each column, or one.
     """
     found, part, old, new = 0, 1 / n, 0, 0
-    entry = min(active[0], written[0])
-    while entry != END:
-        old += active[old] == entry
-        new += written[new] == entry
+    x, y = active[0], written[0]
+    while min(x, y) != END:
+        entry = min(x, y)
+        old += x <= y
+        new += y <= x
+        x, y = active[old], written[new]
         scale = A[entry - row_of(entry, part) * n] if len(A) == n else A[0]
         entries[found] = entry
         found += M[entry] * scale >= level
-        entry = min(active[old], written[new])
     left = 0
     if reset == 0:
         copy(entries, found, active, 0)
@@ -229,18 +230,15 @@ def read_rows(
     query: where q starts in Q. Count the numbers of y that are not 0, each in the counter; return how many there are.
     """
     y[:] = 0
-    part, last, total = 1 / n, -1, y.dtype.type(0)
+    part, some = 1 / n, np.int32(0)
     for e in range(found):
         i = row_of(entries[e], part)
         j = query + (entries[e] - i * n) * r
         if r == 1:
-            total = (total if i == last else y.dtype.type(0)) + Q[j]
-            y[i] = total
-            last = i
+            y[i] += Q[j]
         else:
             for c in range(r):
                 y[i * r + c] += Q[j + c]
-    some = np.int32(0)
     for i in range(len(y)):
         one = np.int32(y[i] != 0)
         counter[i] += one
@@ -248,11 +246,12 @@ def read_rows(
     return int(some)
 
 
-def memorise(
+@loops
+def run_memory(
     code: Any, room: Any, row: Array, state: Array, spikes: Array, membranes: Array, recording: int,
     slots: int, slot: int, samples: int, steps: int, last: int,
 ) -> None:  # fmt: skip
-    """Run a matrix memory for a chunk of steps, as `others.others` does the rest; compiled by `apart.address`.
+    """Run a matrix memory for a chunk of steps.
 
     Its whole numbers are d, n, r (0 where nothing is read), whether it is a delta memory, whether its decay is scalar,
     the reset, where its lists of entries start in `late`, and where v, k, alpha, beta and q are found
@@ -270,8 +269,7 @@ def memorise(
     )
     rates = code.params if whole[beta + 1] >= 0 else values
     vs, ks = (whole if whole[v + 4] >= 0 else room.ids), (whole if whole[k + 4] >= 0 else room.ids)
-    Y = matrix(values, buffers[row[TARGET], 0], chunk, buffers[row[TARGET], 1])
-    E = matrix(room.ids, lists[row[LIST], 0], chunk, lists[row[LIST], 1])
+    target, pitch = buffers[row[TARGET], 0], buffers[row[TARGET], 1]
     level, theta, bound = code.params[row[PARAMS]], code.params[row[PARAMS] + 1], code.params[row[PARAMS] + 2]
     held = 1 if delta else n
     M, A = state[row[STATE] : row[STATE] + d * n], state[row[HELD] : row[HELD] + held]
@@ -320,12 +318,21 @@ def memorise(
             for e in range(found):
                 spikes[start + entries[e]] = 1
         if r > 0:
+            y = values[target + t * pitch : target + (t + 1) * pitch]
             sent[row[LIST] * chunk + t] = read_rows(
-                d, n, r, entries, found, Q, begin(whole, q, buffers, values, t), Y[t], counter
+                d, n, r, entries, found, Q, begin(whole, q, buffers, values, t), y, counter
             )
             room.live[row[TARGET] * chunk + t] = found > 0
         else:
-            copy(entries, found, E[t], 0)
+            copy(entries, found, room.ids, lists[row[LIST], 0] + t * lists[row[LIST], 1])
             sent[row[LIST] * chunk + t] = found
             for e in range(found):
                 counter[entries[e]] += 1
+
+
+def memorise(
+    code: Any, room: Any, row: Array, state: Array, spikes: Array, membranes: Array, recording: int,
+    slots: int, slot: int, samples: int, steps: int, last: int,
+) -> None:  # fmt: skip
+    """Run a matrix memory for a chunk of steps, as `others.others` does the rest; compiled by `apart.address`."""
+    run_memory(code, room, row, state, spikes, membranes, recording, slots, slot, samples, steps, last)

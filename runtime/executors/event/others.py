@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.elements import count_rows, gate, keep_largest, normalise, place
+from unscan.runtime.executors.event.elements import gate, keep_largest, normalise, place
 from unscan.runtime.executors.event.neurons import cross, delayed, filter_modes, remembered, straighten, tire
 from unscan.runtime.executors.event.patches import add_patches, add_windows, largest_of, mark_windows
 from unscan.runtime.executors.event.program import Column, Op
@@ -67,8 +67,6 @@ def others(
                 x = X[t]
                 for i in range(width):
                     x[i] /= code.params[at]
-    elif op == EMBED and variant == 1:
-        count_rows(whole, row[INPUTS], width, X, steps, room.counts[row[COUNTER] :])
     elif op == EMBED:
         weights = matrix(code.params, at, row[INPUTS], row[PITCH])
         for t in range(steps):

@@ -175,7 +175,7 @@ def _(node: Embedding, name: str, assembly: Assembly, ports: Ports) -> Value:
     rare = held ^ most[:, None]
     starts = np.concatenate([[0], np.cumsum(np.count_nonzero(rare, axis=1))]) + rows + 1
     whole = assembly.whole_numbers(most, starts, np.nonzero(rare)[1])
-    assembly.emit(Op.EMBED, width, source=words, whole=whole, inputs=rows, counter=counter, variant=1)
+    assembly.emit(Op.TELL, width, source=words, whole=whole, inputs=rows, counter=counter)
     return Value(width, counter, table=Table(words, rows, start, pitch, -1 if most.any() else whole + rows))
 
 

@@ -31,13 +31,12 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loops(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that returns no array, as `kernel` does, to stand where it is called, uncounted its arrays.
+    """Compile a function that returns no array, as `kernel` does, to stand where it is called.
 
-    numba counts who holds an array at every call otherwise, and passes each as seven numbers: 20 ns for a call.
+    Otherwise numba counts at every call who holds an array, and passes each as seven numbers: some 20 ns.
     """
-    compiled: Callable[..., Any] = njit(
-        cache=True, nogil=True, error_model="numpy", _nrt=False, forceinline=True
-    )(function)
+    options: Any = {"_nrt": False, "forceinline": True}
+    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     return compiled
 
 
