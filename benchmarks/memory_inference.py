@@ -6,8 +6,8 @@ Each step writes 4 values along 4 keys into a memory of d x n neurons, whose col
 one query. A table gives v, k, alpha and q of each step. All run in float64 on one thread, one sample, and take turns;
 shown are microseconds a step, starting a run and zeroing its memory included, with the read. "scalar" keeps decays as
 one number per column, "dense" multiplies all of them. "numba, dense cell" is a compiled loop over all entries, fed
-without any of the executor's rows. The last row is a part of the first: the table look-ups, the searches for what is
-not 0 and the counts around the memory. The spikes are those of the reference in each but for ties.
+without any of the executor's rows. The last row is a part of the first: what is around the memory, which
+reads the tables itself, as the counts of what they send. The spikes are those of the reference in each but for ties.
 """
 
 from typing import Any

@@ -13,7 +13,15 @@ from tests.graphs import random_memory
 from tests.runtime.test_event import assert_bits, assert_same, assert_same_counts
 from unscan.compiler.errors import Unsupported
 from unscan.compiler.ir import Array, Edge, Graph, Kind, Node
-from unscan.compiler.nodes import AssociativeMemory, DeltaMemory, Input, Linear, Output, StoredMemory
+from unscan.compiler.nodes import (
+    AssociativeMemory,
+    DeltaMemory,
+    Embedding,
+    Input,
+    Linear,
+    Output,
+    StoredMemory,
+)
 from unscan.compiler.nodes.memory import DECAYS
 from unscan.compiler.nodes.neurons import FIRES, RESETS
 from unscan.runtime.costs import Operations
@@ -283,6 +291,47 @@ def test_spiking_values_and_keys_write_and_what_fires_is_gathered() -> None:
     assert whole.counts is not None
     assert whole.counts.by_node["read"].acs == 3 * tallies(whole)["fired"] > 0
     assert_same_counts(EventDriven(graph, threads=3).run(x), whole)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("kept", [0, 2, 9])
+@pytest.mark.parametrize("width", [12, 70])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_are_read_where_they_stand(kind: Any, width: int, kept: int, copied: bool) -> None:
+    """Rows with few numbers that are not 0 and with many; where another node reads a table too, it is copied."""
+    node, words = memory(kind, queries=1, bound=1e-3), 5
+    tables = driven(node, width, width, words, 1, kept=kept, alpha=np.linspace(0.02, 1, words)[:, None, None])
+    nodes: dict[str, Node] = {"word": Input((1,), Kind.INDEX)}
+    edges, start = [], 0
+    for port, wide in widths(node, width, width).items():
+        nodes[port] = Embedding(tables[:, 0, start : start + wide])
+        edges += [Edge("word", port), Edge(port, "memory", port)]
+        start += wide
+    nodes |= {"memory": node, "out": Output()}
+    edges.append(Edge("memory", "out"))
+    if copied:
+        nodes["beside"] = Linear(np.eye(width))
+        edges += [Edge("v", "beside"), Edge("beside", "out")]
+    graph = Graph(nodes, edges)
+    x = np.random.default_rng(kept).integers(0, words, (100, 2, 1)).astype(float)
+    executor = EventDriven(graph)
+    whole = executor.run(x)
+    assert_same(whole, Reference(graph).run(x))
+    assert whole.spikes["memory"].any() == (kept > 0)
+    first = executor.run(x[:37])
+    assert_bits(joined(first, executor.run(x[37:], first.state)), whole)
+
+
+def test_a_column_that_holds_zeros_is_rescaled_alike() -> None:
+    """Many columns fall below the bound at once, some written in few rows: as in the reference, bit for bit."""
+    node = memory(bound=0.3, fires=">", reset="subtract")
+    graph = fed(node, 40, 33)
+    x = driven(node, 40, 33, 60, 1, kept=2)
+    got, wanted = EventDriven(graph).run(x), Reference(graph).run(x)
+    for name, state in wanted.state.items():
+        np.testing.assert_array_equal(got.state[name], state)
+    assert tallies(got) == tallies(wanted)
+    assert tallies(got)["rescaled"] > 60
 
 
 def test_a_bound_that_float32_cannot_hold_is_refused() -> None:

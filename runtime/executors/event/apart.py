@@ -20,6 +20,7 @@ from unscan.runtime.executors.event.others import others
 from unscan.runtime.executors.event.program import Code, Op, Program
 from unscan.runtime.executors.event.sparse import scatter, wake
 from unscan.runtime.executors.event.synapses import arriving
+from unscan.runtime.executors.event.tables import tell
 from unscan.runtime.executors.event.whole_layers import whole_layers
 
 RUN_BY: dict[int, Callable[..., None]] = {
@@ -35,6 +36,7 @@ RUN_BY: dict[int, Callable[..., None]] = {
     Op.WHOLE_LAYER: whole_layers,
     Op.SCATTER: scatter,
     Op.WAKE: wake,
+    Op.TELL: tell,
 }
 """Operation -> the function that runs its rows; the kernel itself runs those that are not named."""
 

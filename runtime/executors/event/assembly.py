@@ -44,6 +44,20 @@ class Fan(NamedTuple):
     weights: int
 
 
+class Table(NamedTuple):
+    """The rows of an Embedding: the buffer that names one at each step, how many there are, and where they stand.
+
+    entries: where what is not 0 in each of them is listed among the whole numbers, or -1 where it is not: there stands,
+    for each row, how far behind that its list starts, and, behind the last, how far the last list reaches.
+    """
+
+    words: int
+    rows: int
+    start: int
+    pitch: int
+    entries: int
+
+
 @dataclass(frozen=True)
 class Value:
     """What a node sends at run time.
@@ -54,6 +68,7 @@ class Value:
         buffer: the buffer that holds its numbers, or None.
         events: the list that names the neurons that fired, or None where it sends other numbers than spikes.
         fans: sparse weights that its reader meets itself; it has neither buffer nor list then.
+        table: the rows that its numbers are copied from where a reader wants them in a buffer.
     """
 
     width: int
@@ -61,6 +76,7 @@ class Value:
     buffer: int | None = None
     events: int | None = None
     fans: tuple[Fan, ...] = ()
+    table: Table | None = None
 
 
 Ports = dict[str, list[Value]]
@@ -80,6 +96,8 @@ class Assembly:
     lists: list[int] = field(default_factory=list)
     dense: dict[int, int] = field(default_factory=dict)
     """List -> the buffer into which it is spread, where a reader needs numbers."""
+    copied: dict[Table, int] = field(default_factory=dict)
+    """Table -> the buffer into which the rows that are named are copied, where a reader needs them there."""
     sparse: dict[int, int] = field(default_factory=dict)
     """Buffer -> the list of its numbers that are not 0, where a reader wants them."""
     states: dict[str, Place] = field(default_factory=dict)
@@ -209,6 +227,13 @@ class Assembly:
         self.entries = max(self.entries, entries)
         return start, words
 
+    def may_fire(self, entries: int) -> int:
+        """Reserve two lists of a memory's entries, each with an end; return where they start in `late`."""
+        start = self.late
+        self.late += 2 * (entries + 1)
+        self.entries = max(self.entries, entries + 1)
+        return start
+
     def tally(self, name: str, *names: str) -> int:
         """Reserve what a node tallies by these names; return where it starts."""
         start = self.tallied
@@ -233,9 +258,16 @@ class Assembly:
         return self.reserve(self.counters, name, self.graph.signals[name].shape, LANES)
 
     def numbers_of(self, value: Value) -> int:
-        """Return the buffer that holds a value, spreading its events where it has none."""
+        """Return the buffer that holds a value, spreading its events, or copying from its table, where it has none."""
         if value.buffer is not None:
             return value.buffer
+        if value.table is not None:
+            if value.table not in self.copied:
+                self.copied[value.table] = self.buffer(value.width)
+                words, rows, start, pitch, _ = value.table
+                columns = {"source": words, "inputs": rows, "params": start, "pitch": pitch}
+                self.emit(Op.EMBED, value.width, target=self.copied[value.table], **columns)
+            return self.copied[value.table]
         assert value.events is not None
         if value.events not in self.dense:
             self.dense[value.events] = self.buffer(value.width)
@@ -256,6 +288,20 @@ class Assembly:
     def together(self, arriving: list[Value]) -> Value:
         """Return the sum of what arrives as one value, as it stands where it comes from one node."""
         return arriving[0] if len(arriving) == 1 else Value(arriving[0].width, -1, self.joined(arriving))
+
+    def port(self, arriving: list[Value], *, listed: bool) -> tuple[int, int, int, int, int]:
+        """Return where a row that reads tables itself finds what arrives at a port, and what of it is not 0.
+
+        The buffer of its numbers, -1, 0, their list where it is wanted, -1; or, of a table, the buffer of its words,
+        where its rows start, their pitch, 0, and where their entries are listed.
+        """
+        value = self.together(arriving)
+        table = value.table
+        if table is not None and (table.entries >= 0 or not listed):
+            words, rows, start, pitch, entries = table
+            if start + rows * pitch <= np.iinfo(np.int32).max:
+                return words, start, pitch, 0, entries
+        return self.numbers_of(value), -1, 0, self.listed(value) if listed else 0, -1
 
     def joined(self, arriving: list[Value]) -> int:
         """Return the buffer that holds the sum of what arrives, added from left to right."""

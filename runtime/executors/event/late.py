@@ -2,8 +2,8 @@
 
 A decay truncates at every step, so an entry that missed some is decayed step by step when it is next looked at, by the
 decays that its column has had since, and stops at 0: `history` (n, STEPS) holds them, in units of 1. An entry is looked
-at where it is written, and where it has fired and may again, as a decay raises none; those stand in a bitmap, as in
-`memory`. Whenever the history is full, all entries that are not 0 are decayed: `alive` lists them, so that one that is
+at where it is written, and where it has fired and may again, as a decay raises none; those stand in a bitmap, see
+`bitmap`. Whenever the history is full, all entries that are not 0 are decayed: `alive` lists them, so that one that is
 0 costs nothing. A step then costs n numbers of history, the entries that it touches, and the decays of what is not 0.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from unscan.compiler.ir import Array
-from unscan.runtime.executors.event.memory import mark, marked, read_rows, unmark
+from unscan.runtime.executors.event.bitmap import mark, marked, unmark
+from unscan.runtime.executors.event.memory import read_rows
 from unscan.runtime.executors.event.program import STEPS, Column
 from unscan.runtime.executors.event.synapses import copy, matrix
 from unscan.runtime.executors.event.vector import kernel
@@ -149,7 +150,6 @@ def recall(
     first_word, words, first_step, first_entry = whole[8], whole[9], whole[10], whole[11]
     V = matrix(room.values, buffers[row[SOURCE], 0], chunk, buffers[row[SOURCE], 1])
     K = matrix(room.values, buffers[row[SECOND], 0], chunk, buffers[row[SECOND], 1])
-    Q = matrix(room.values, buffers[queries, 0], chunk, buffers[queries, 1])
     Y = matrix(room.values, buffers[row[TARGET], 0], chunk, buffers[row[TARGET], 1])
     alpha = matrix(room.values, buffers[alphas, 0], chunk, buffers[alphas, 1])
     vs = matrix(room.ids, lists[value_list, 0], chunk, lists[value_list, 1])
@@ -165,7 +165,7 @@ def recall(
     kept = room.late[first_entry + 2 * d * n :]
     listed, now = int(kept[0]), int(kept[1])
     entries, tally = room.entries, room.tallies[row[TALLY] :]
-    counter = room.counts[row[COUNTER] : row[COUNTER] + d * n]
+    counter = room.counts[row[COUNTER] :]
     if room.pending[row[UNIT]]:
         listed, now = revive(S, theta, since, alive, firing, words), 0
         room.pending[row[UNIT]] = 0
@@ -191,7 +191,10 @@ def recall(
             for e in range(found):
                 spikes[start + entries[e]] = 1
         if r > 0:
-            read_rows(d, n, r, entries, found, Q, Y, t)
+            query = buffers[queries, 0] + t * buffers[queries, 1]
+            room.sent[row[LIST] * chunk + t] = read_rows(
+                d, n, r, entries, found, room.values, query, Y[t], counter
+            )
             room.live[row[TARGET] * chunk + t] = found > 0
         else:
             copy(entries, found, E[t], 0)

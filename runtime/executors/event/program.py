@@ -95,9 +95,11 @@ class Op(IntEnum):
     """buffer += the weights that are not 0 of every neuron that the list names; times a number, or AC."""
     WAKE = 35
     """One LIF that only such weights feed, in blocks that sleep: list = the neurons that fire."""
-    LAYER = 36
+    TELL = 36
+    """Count the numbers that are not 0 in the row of a table that the source names."""
+    LAYER = 37
     """The START, GATHER or MULTIPLY, COUNT and FIRE that follow it, at once: what passes stays in registers."""
-    WHOLE_LAYER = 37
+    WHOLE_LAYER = 38
     """The START, NARROW, COUNT and INTEGRATE that follow it, at once."""
 
 

@@ -35,7 +35,7 @@ from unscan.compiler.nodes import (
     TopK,
 )
 from unscan.compiler.nodes.stateless import FUNCTIONS
-from unscan.runtime.executors.event.assembly import LINE, Assembly, Ports, Value
+from unscan.runtime.executors.event.assembly import LINE, Assembly, Ports, Table, Value
 from unscan.runtime.executors.event.fan_out import fans, mostly_zero, pairs, waking
 from unscan.runtime.executors.event.geometry import Patches, reach
 from unscan.runtime.executors.event.lines import LINE_BYTES
@@ -168,10 +168,15 @@ def _(node: Embedding, name: str, assembly: Assembly, ports: Ports) -> Value:
             f"Embedding {name!r} has {rows} rows, more than {assembly.dtype} can count; run the event executor in "
             "float64."
         )
-    source, target = assembly.joined(ports["x"]), assembly.buffer(width)
+    words, counter = assembly.joined(ports["x"]), assembly.counter(name)
     start, pitch = assembly.constants(node.weight, name, LINE)
-    assembly.emit(Op.EMBED, width, source=source, target=target, params=start, pitch=pitch, inputs=rows)
-    return assembly.counted(name, target)
+    held = node.weight.astype(assembly.dtype) != 0
+    most = 2 * np.count_nonzero(held, axis=1) > width
+    rare = held ^ most[:, None]
+    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(rare, axis=1))]) + rows + 1
+    whole = assembly.whole_numbers(most, starts, np.nonzero(rare)[1])
+    assembly.emit(Op.TELL, width, source=words, whole=whole, inputs=rows, counter=counter)
+    return Value(width, counter, table=Table(words, rows, start, pitch, -1 if most.any() else whole + rows))
 
 
 @rule.register

@@ -245,18 +245,12 @@ def _(node: StoredMemory, name: str, assembly: Assembly, ports: Ports) -> Value:
             f"{type(node).__name__} {name!r} rescales below {node.bound:g}, less than {assembly.dtype} holds in full; "
             "run the event executor in float64, or raise its bound."
         )
-    v, k = (assembly.together(ports[port]) for port in ("v", "k"))
-    columns = {
-        "source": assembly.numbers_of(v),
-        "second": assembly.numbers_of(k),
-        "params": assembly.constants(np.array([[level, theta, bound]]), name)[0],
-    }
-    alpha = assembly.joined(ports["alpha"])
-    beta = assembly.joined(ports["beta"]) if delta else 0
-    q = 0 if node.queries is None else assembly.joined(ports["q"])
+    columns = {"params": assembly.constants(np.array([[level, theta, bound]]), name)[0]}
+    found = {port: assembly.port(ports[port], listed=port in ("v", "k")) for port in node.ports}
     settings = (d, n, node.queries or 0, int(delta), int(scalar), RESETS.index(node.reset))
-    read = (alpha, beta, q, assembly.listed(v), assembly.listed(k))
-    columns["whole"] = assembly.whole_numbers(*settings, *read, *assembly.bitmap(d * n))
+    places = [found.get(port, found["v"]) for port in ("v", "k", "alpha", "beta", "q")]
+    columns["whole"] = assembly.whole_numbers(*settings, assembly.may_fire(d * n), *np.ravel(places))
+    assembly.scratch = max(assembly.scratch, n)
     columns["state"] = assembly.reserve(assembly.states, f"{name}.{'M' if scalar else 'S'}", (d, n), LANES)
     if scalar:
         columns["held"] = assembly.reserve(assembly.states, f"{name}.A", (1 if delta else n,), LANES)
@@ -274,6 +268,7 @@ def remembering(op: Op, queries: int | None, name: str, assembly: Assembly, **co
         target, counter = assembly.events(d * n), assembly.counter(name)
         assembly.emit(op, d * n, list=target, counter=counter, **columns)
         return Value(d * n, counter, events=target)
-    target = assembly.buffer(d * queries)
-    assembly.emit(op, d * n, target=target, **columns)
-    return assembly.counted(name, target)
+    target, counter = assembly.buffer(d * queries), assembly.counter(name)
+    assembly.lengths[name] = assembly.events(LANES)
+    assembly.emit(op, d * n, target=target, list=assembly.lengths[name], counter=counter, **columns)
+    return Value(d * queries, counter, buffer=target)

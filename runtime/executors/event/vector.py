@@ -30,6 +30,16 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def loops(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that returns no array, as `kernel` does, to stand where it is called.
+
+    Otherwise numba counts at every call who holds an array, and passes each as seven numbers: some 20 ns.
+    """
+    options: Any = {"_nrt": False, "forceinline": True}
+    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    return compiled
+
+
 def vector_at(context: Any, builder: Any, array_type: Any, array: Any, at: Any, lanes: int = LANES) -> Any:
     """Return the pointer to the elements of an array from `at` on."""
     vector = ir.VectorType(context.get_data_type(array_type.dtype), lanes)
@@ -54,17 +64,6 @@ def broadcast(builder: Any, number: Any, vector: Any) -> Any:
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     lanes = ir.VectorType(ir.IntType(32), vector.count)
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(lanes, None))
-
-
-def rows(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Callable[[int], Any]:
-    """Return what loads 64 elements of row k of a matrix, from column `at` on."""
-    pitch = builder.extract_value(context.make_array(array_type)(context, builder, array).shape, 1)
-
-    def row(k: int) -> Any:
-        place = builder.add(at, builder.mul(pitch, ir.Constant(INDEX, k)))
-        return load(context, builder, array_type, array, place)
-
-    return row
 
 
 def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -136,59 +135,41 @@ def nonzero(typing: Any, array: Any, at: Any) -> Any:
     return types.uint64(array, types.int64), generate
 
 
-def order() -> Any:
-    """Return the intrinsic (a, b, at) -> mask of the 64 elements of a that are greater than those of b."""
+@instructions
+def above(typing: Any, a: Any, b: Any, at: Any) -> Any:
+    """Return the mask of the 64 elements of a, from `at` on, that are greater than those of b."""
 
-    @instructions
-    def greater(typing: Any, a: Any, b: Any, at: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a_type, b_type, _ = signature.args
-            left = load(context, builder, a_type, arguments[0], arguments[2])
-            right = load(context, builder, b_type, arguments[1], arguments[2])
-            return builder.bitcast(builder.fcmp_ordered(">", left, right), INDEX)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a_type, b_type, _ = signature.args
+        left = load(context, builder, a_type, arguments[0], arguments[2])
+        right = load(context, builder, b_type, arguments[1], arguments[2])
+        return builder.bitcast(builder.fcmp_ordered(">", left, right), INDEX)
 
-        return types.uint64(a, b, types.int64), generate
-
-    return greater
+    return types.uint64(a, b, types.int64), generate
 
 
-above = order()
+@instructions
+def lowest_bit(typing: Any, mask: Any) -> Any:
+    """Return the index of the lowest bit that is set, of a uint64 that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
 
 
-def scan() -> Any:
-    """Return the intrinsic mask -> index of the lowest bit that is set, of a uint64 that is not 0."""
+@instructions
+def call_at(
+    typing: Any, address: Any, code: Any, room: Any, row: Any, state: Any, spikes: Any, membranes: Any,
+    recording: Any, slots: Any, slot: Any, samples: Any, steps: Any, last: Any,
+) -> Any:  # fmt: skip
+    """Call the function at an address, which `apart.address` compiled."""
 
-    @instructions
-    def lowest(typing: Any, mask: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
+        function = ir.FunctionType(context.get_value_type(signature.return_type), kinds)
+        builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
 
-        return types.int64(types.uint64), generate
-
-    return lowest
-
-
-lowest_bit = scan()
-
-
-def call() -> Any:
-    """Return the intrinsic that calls the function at an address, which `apart.address` compiled."""
-
-    @instructions
-    def call_at(
-        typing: Any, address: Any, code: Any, room: Any, row: Any, state: Any, spikes: Any, membranes: Any,
-        recording: Any, slots: Any, slot: Any, samples: Any, steps: Any, last: Any,
-    ) -> Any:  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
-            function = ir.FunctionType(context.get_value_type(signature.return_type), kinds)
-            builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
-            return context.get_dummy_value()
-
-        arrays = (code, room, row, state, spikes, membranes)
-        return types.void(types.int64, *arrays, *(types.int64,) * 6), generate
-
-    return call_at
-
-
-call_at = call()
+    arrays = (code, room, row, state, spikes, membranes)
+    return types.void(types.int64, *arrays, *(types.int64,) * 6), generate
