@@ -82,12 +82,13 @@ class EventLoop:
         graph, program = runner.graph, runner._program
         signal = graph.signals[graph.of(Input)[0]]
         self._shape, self._index = (batch, *signal.shape), signal.kind is Kind.INDEX
-        self._room, self._space = runner._packed(state, batch), runner._workspace()
+        self._room, (self._space, held) = runner._packed(state, batch), runner._workspace()
         self._outputs = np.empty((1, batch, *runner._output.shape), runner.dtype)
         size = (1, batch, prod(signal.shape))
         self._bits, single, double = (np.zeros(size, dtype) for dtype in (np.uint8, np.float32, np.float64))
+        code = program.code
         rest = (
-            0, batch, addresses(program, self._space), *program.code, *self._space,
+            0, batch, addresses(program, self._space), code.entry, code.spiking, code.chunk, held, code.params,
             self._room, self._outputs.reshape(1, batch, -1), *runner._unrecorded, False,
         )  # fmt: skip
         whole, narrow, wide = NOTHING

@@ -200,7 +200,7 @@ def test_silent_neurons_fall_asleep(kind: Any) -> None:
     agreed(graph, x)
     executor = EventDriven(graph, threads=1)
     executor.run(x)
-    (space,) = executor._idle
+    ((space, _),) = executor._idle
     assert space.pending.tolist() == [ASLEEP]
 
 
@@ -218,7 +218,7 @@ def test_filters_of_whole_numbers(bits: int, out_bits: int) -> None:
     assert (got.counts.tallies["b"]["saturated"] > 0) == (bits == 10)
     executor = EventDriven(graph, threads=1)
     executor.run(x)
-    (space,) = executor._idle
+    ((space, _),) = executor._idle
     assert space.pending.tolist() == [ASLEEP], "an impulse response has an end"
 
 

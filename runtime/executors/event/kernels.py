@@ -14,11 +14,11 @@ import numpy as np
 
 from unscan.compiler.ir import Array
 from unscan.runtime.executors.event.elements import SILENT, activate
+from unscan.runtime.executors.event.frames import opened
 from unscan.runtime.executors.event.layers import ROWS, at_once
-from unscan.runtime.executors.event.program import Code, Column, Op
+from unscan.runtime.executors.event.program import Column, Op
 from unscan.runtime.executors.event.synapses import copy, matrix, unpack
 from unscan.runtime.executors.event.vector import LANES, call_at, kernel, nonzero
-from unscan.runtime.executors.event.workspace import Workspace
 
 SPREAD, FIND, START, _, _, JOIN, AFFINE, ACTIVATE, _, LEAK, COUNT, STORE = map(int, list(Op)[:12])
 LAYER = int(Op.LAYER)
@@ -211,31 +211,32 @@ def look_for_peaks(watched: Array, sent: Array, chunk: int, steps: int, peaks: A
 @kernel
 def run_samples(
     bits: Array, singles: Array, doubles: Array, begin: int, end: int, apart: Array,
-    entry: int, spiking: bool, table: Array, params: Array, narrow: Array, whole: Array, buffers: Array,
-    lists: Array, chunk: int, watched: Array,
-    values: Array, live: Array, ids: Array, sent: Array, pending: Array, turns: Array, firing: Array, entries: Array,
-    history: Array, late: Array, reached: Array, block: Array, counts: Array, totals: Array, tallies: Array,
-    peaks: Array, flow: Array, each: Array, told: Array,
+    entry: int, spiking: bool, chunk: int, held: Array, numbers: Array,
     state: Array, outputs: Array, spikes: Array, membranes: Array, recording: bool,
 ) -> bool:  # fmt: skip
     """Run the samples begin .. end of x from state (B, S), one after the other; return whether x is valid.
 
-    x (T, B, C) is the one of bits (uint8), singles (float32) and doubles (float64) that is not empty. Then come the
-    fields of a `program.Code` and of a `workspace.Workspace`, one by one, as they are read faster so. counts are
-    scratch; the events of the samples are added to `totals`, and what nodes tally to `tallies`; to those of a sample in
-    `each` and `told` where these have rows.
+    x (T, B, C) is the one of bits (uint8), singles (float32) and doubles (float64) that is not empty. held: the
+    `frames.frame` of a program and a workspace, as `frames.opened` reads it. There `counts` are scratch; the events of
+    the samples are added to `totals`, and what nodes tally to `tallies`; to those of a sample in `each` and `told`
+    where these have rows.
     """
-    code = Code(entry, spiking, table, params, narrow, whole, buffers, lists, chunk, watched)
-    room = Workspace(
-        values, live, ids, sent, pending, turns, firing, entries, history, late, reached, block, counts, totals,
-        tallies, peaks, flow, each, told
-    )  # fmt: skip
-    places = lists if spiking else buffers
+    code, room = opened(entry, spiking, chunk, held, numbers)
+    values, live, ids, sent, counts, tallies = (
+        room.values,
+        room.live,
+        room.ids,
+        room.sent,
+        room.counts,
+        room.tallies,
+    )
+    totals, each, told = room.totals, room.each, room.told
+    places = code.lists if spiking else code.buffers
     here, pitch = places[entry, 0], places[entry, 1]
     for b in range(begin, end):
         counts[:] = 0
-        pending[:] = 1
-        turns[:] = 0
+        room.pending[:] = 1
+        room.turns[:] = 0
         if len(each) > 0:
             for i in range(len(tallies)):
                 told[b, i] -= tallies[i]
@@ -266,7 +267,7 @@ def run_samples(
             if not valid:
                 return False
             advance(apart, code, room, state[b], outputs, spikes, membranes, recording, first, steps, b)
-            look_for_peaks(watched, sent, chunk, steps, peaks, flow)
+            look_for_peaks(code.watched, sent, chunk, steps, room.peaks, room.flow)
         for i in range(len(counts)):
             totals[i] += counts[i]
         if len(each) > 0:

@@ -18,9 +18,13 @@ from unscan.runtime.counts import Counts
 from unscan.runtime.executors.base import Execution, State, check_input, check_state
 from unscan.runtime.executors.event.apart import addresses
 from unscan.runtime.executors.event.compile import compile_graph
+from unscan.runtime.executors.event.frames import frame, placed
 from unscan.runtime.executors.event.kernels import run_samples
 from unscan.runtime.executors.event.program import Held, Place, extent
 from unscan.runtime.executors.event.workspace import Performed, Workspace
+
+Space = tuple[Workspace, Array]
+"""What one worker writes to, and the frame by which compiled code finds it."""
 
 
 class EventDriven:
@@ -73,7 +77,8 @@ class EventDriven:
         self._input, self._output = graph.signals[source], graph.signals[sink]
         self._spikes, self._membranes = extent(self._program.spikes), extent(self._program.membranes)
         self._unrecorded = (np.zeros(0, np.uint8), np.empty(0, self.dtype))
-        self._idle: list[Workspace] = []
+        self._places = [(name, place.span, place.shape) for name, place in self._program.states.items()]
+        self._idle: list[Space] = []
         self._apart: Array | None = None
 
     def run(self, x: Array, state: State | None = None, *, record: bool = True) -> Execution:
@@ -143,7 +148,7 @@ class EventDriven:
         if self.threads == 1 or samples == 1:
             space = self._workspace()
             valid = self._walk(space, (0, samples), given, written, apart)
-            done = space.collect()
+            done = space[0].collect()
             self._idle.append(space)
         else:
             valid, done = self._spread(samples, given, written, apart)
@@ -172,28 +177,35 @@ class EventDriven:
 
         others = [pool(self.threads).submit(work, k) for k in range(1, workers)]
         valid = [work(0), *(other.result() for other in others)]
-        done = [space.collect() for space in spaces]
+        done = [room.collect() for room, _ in spaces]
         self._idle += spaces
         events, tallies, peaks = map(np.array, zip(*done, strict=True))
         return all(valid), Performed(events.sum(axis=0), tallies.sum(axis=0), peaks.max(axis=0))
 
     def _walk(
         self,
-        space: Workspace,
+        space: Space,
         span: tuple[int, int],
         given: tuple[Array, ...],
         written: tuple[Any, ...],
         apart: tuple[Array, Array] | None,
     ) -> bool:
         """Run some of the samples in one workspace; return whether their input is valid."""
-        room = space if apart is None else space._replace(each=apart[0], told=apart[1])
+        code, (room, held) = self._program.code, space
         if self._apart is None:
-            self._apart = addresses(self._program, space)
-        return bool(run_samples(*given, *span, self._apart, *self._program.code, *room, *written))
+            self._apart = addresses(self._program, room)
+        if apart is not None:
+            held = held.copy()
+            held[-2:] = [placed(array) for array in apart]
+        fixed = (self._apart, code.entry, code.spiking, code.chunk, held, code.params)
+        return bool(run_samples(*given, *span, *fixed, *written))
 
-    def _workspace(self) -> Workspace:
+    def _workspace(self) -> Space:
         """Return room that no other run writes to."""
-        return self._idle.pop() if self._idle else Workspace.for_program(self._program)
+        if self._idle:
+            return self._idle.pop()
+        room = Workspace.for_program(self._program)
+        return room, frame(self._program.code, room)
 
     def _packed(self, state: State | None, samples: int) -> Array:
         """Return a state as one array (B, S), zeros where it is None."""
@@ -210,8 +222,8 @@ class EventDriven:
         return room
 
     def _unpacked(self, room: Array) -> State:
-        places, samples = self._program.states, len(room)
-        return {name: place.of(room).reshape(samples, *place.shape) for name, place in places.items()}
+        samples = len(room)
+        return {name: room[:, span].reshape(samples, *shape) for name, span, shape in self._places}
 
 
 def flattened(x: Array) -> tuple[Array, Array, Array]:

@@ -67,6 +67,8 @@ class Workspace(NamedTuple):
     def for_program(cls, program: Program) -> Workspace:
         """Make the room that a program needs."""
         sizes, code = program.sizes, program.code
+        ends = np.cumsum([sizes.counters, sizes.tallies, len(code.watched) + 1])
+        counted = np.zeros(ends[-1], np.int64)
         return cls(
             values=aligned(np.zeros(sizes.values, code.params.dtype)),
             live=np.zeros(len(code.buffers) * code.chunk, np.uint8),
@@ -81,9 +83,9 @@ class Workspace(NamedTuple):
             reached=aligned(np.zeros(sizes.scratch, code.params.dtype)),
             block=aligned(np.zeros(sizes.block, code.params.dtype)),
             counts=aligned(np.zeros(sizes.counters, np.int32)),
-            totals=np.zeros(sizes.counters, np.int64),
-            tallies=np.zeros(sizes.tallies, np.int64),
-            peaks=np.zeros(len(code.watched) + 1, np.int64),
+            totals=counted[: ends[0]],
+            tallies=counted[ends[0] : ends[1]],
+            peaks=counted[ends[1] :],
             flow=np.zeros(code.chunk, np.int64),
             each=np.zeros((0, sizes.counters), np.int32),
             told=np.zeros((0, sizes.tallies), np.int64),
@@ -91,7 +93,8 @@ class Workspace(NamedTuple):
 
     def collect(self) -> Performed:
         """Return what was counted since the last call."""
-        done = Performed(self.totals.copy(), self.tallies.copy(), self.peaks.copy())
-        for counted in (self.totals, self.tallies, self.peaks):
-            counted[:] = 0
-        return done
+        counted, first, second = self.totals.base, len(self.totals), len(self.totals) + len(self.tallies)
+        assert counted is not None
+        done = counted.copy()
+        counted[:] = 0
+        return Performed(done[:first], done[first:second], done[second:])
