@@ -111,7 +111,7 @@ def break_even(
                         ways(graph, spikes(width, rate), (("sparse", 1.0), ("rows", -1.0))), budget
                     )
                     row = rows.setdefault(f"{width} at {rate:.1%}", {})
-                    row[f"{share:.0%}"] = times["rows"] / times["sparse"]
+                    row[f"{share:.1%}"] = times["rows"] / times["sparse"]
     return found
 
 
@@ -119,7 +119,7 @@ def table(title: str, first: str, rows: dict[str, dict[str, float]]) -> Table:
     """Tabulate rows of numbers."""
     made = Table(title=title)
     made.add_column(first)
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    columns = max(rows.values(), key=len)
     for column in columns:
         made.add_column(column, justify="right")
     for name, row in rows.items():
