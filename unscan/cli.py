@@ -157,7 +157,8 @@ def simulate(
         console.print("This executor counts no operations; the event executor does.")
     else:
         energy = Energy.of(run.counts, chosen.table)
-        show(counts_table(run.counts, f"Operations over {count} samples of {data.x.shape[0]} steps"))
+        samples_said = "1 sample" if count == 1 else f"{count} samples"
+        show(counts_table(run.counts, f"Operations over {samples_said} of {data.x.shape[0]} steps"))
         show(traffic_table(run.counts, "What travels and what is fetched"))
         show(energy_table(energy, count))
         show(break_even_table(run.counts, chosen.table))

@@ -10,9 +10,10 @@ from numba import types
 
 from unscan.runtime.executors.event.gather import gathered, loop
 from unscan.runtime.executors.event.program import VARIANTS
-from unscan.runtime.executors.event.vector import INDEX, broadcast, instructions, load, store, vector_at
+from unscan.runtime.executors.event.vector import INDEX, broadcast, instructions, load, store
 
 Choice = Callable[[Any, Any], Any]
+Parameters = Callable[[int], Any]
 
 
 def chosen(builder: Any, variant: Any, those: list[tuple[str, str]], value: Any, change: Choice) -> Any:
@@ -33,8 +34,47 @@ def chosen(builder: Any, variant: Any, those: list[tuple[str, str]], value: Any,
     return found
 
 
+def parametrised(
+    context: Any, builder: Any, kind: Any, table: Any, alike: Any, at: Any, vector: Any,
+    step: Callable[[Parameters], Any],
+) -> Any:  # fmt: skip
+    """Write what a step makes of the numbers of 64 neurons, those of all of them where they are `alike`.
+
+    kind, table: the type and value of the numbers (k, C); step(parameter) writes a mask, parameter(k) being a vector.
+    """
+    held = context.make_array(kind)(context, builder, table)
+    pitch = builder.extract_value(held.shape, 1)
+
+    def column(k: int) -> Any:
+        place = builder.add(at, builder.mul(pitch, ir.Constant(INDEX, k)))
+        return load(context, builder, kind, table, place)
+
+    def first(k: int) -> Any:
+        place = builder.gep(held.data, [builder.mul(pitch, ir.Constant(INDEX, k))])
+        return broadcast(builder, builder.load(place), vector)
+
+    with builder.if_else(builder.trunc(alike, ir.IntType(1))) as (same, other):
+        with same:
+            uniform = step(first), builder.block
+        with other:
+            various = step(column), builder.block
+    mask = builder.phi(INDEX)
+    for found in (uniform, various):
+        mask.add_incoming(*found)
+    return mask
+
+
+def take_off_zeros(context: Any, builder: Any, kind: Any, counter: Any, at: Any, current: Any) -> None:
+    """Write 1 less into the counters of the currents that are 0; `kind` is the type of the counters."""
+    none = builder.fcmp_ordered("==", current, ir.Constant(current.type, None))
+    some = builder.icmp_unsigned("!=", builder.bitcast(none, INDEX), ir.Constant(INDEX, 0))
+    with builder.if_then(some, likely=False):
+        before = load(context, builder, kind, counter, at)
+        store(context, builder, kind, counter, at, builder.add(before, builder.sext(none, before.type)))
+
+
 def membranes(
-    builder: Any, variant: Any, parameter: Callable[[int], Any], before: Any, current: Any
+    builder: Any, variant: Any, parameter: Parameters, before: Any, current: Any
 ) -> tuple[Any, Any, Any]:
     """Write one step of 64 neurons: return their membranes before the reset, those after it, and who fires.
 
@@ -81,41 +121,18 @@ def fire_64(
 
         current = gathered(context, builder, kinds, arguments, at, held(5))
         with builder.if_then(builder.trunc(arguments[6], truth)):
-            none = builder.fcmp_ordered("==", current, ir.Constant(current.type, None))
-            some = builder.icmp_unsigned("!=", builder.bitcast(none, INDEX), ir.Constant(INDEX, 0))
-            with builder.if_then(some, likely=False):
-                counted = vector_at(context, builder, kinds[7], arguments[7], at)
-                before = builder.load(counted, align=4)
-                builder.store(builder.add(before, builder.sext(none, before.type)), counted, align=4)
-        table = context.make_array(kinds[10])(context, builder, arguments[10])
-        pitch = builder.extract_value(table.shape, 1)
+            take_off_zeros(context, builder, kinds[7], arguments[7], at, current)
 
-        def column(k: int) -> Any:
-            place = builder.add(at, builder.mul(pitch, ir.Constant(INDEX, k)))
-            return load(context, builder, kinds[10], arguments[10], place)
-
-        def first(k: int) -> Any:
-            place = builder.gep(table.data, [builder.mul(pitch, ir.Constant(INDEX, k))])
-            return broadcast(builder, builder.load(place), current.type)
-
-        def step(parameter: Callable[[int], Any]) -> tuple[Any, Any]:
+        def step(parameter: Parameters) -> Any:
             beta = parameter(0)
             (before,) = loop(builder, arguments[12], [held(11)], lambda _, u: [builder.fmul(u[0], beta)])
             membrane, kept, fired = membranes(builder, arguments[8], parameter, before, current)
             store(context, builder, kinds[11], arguments[11], at, kept)
             with builder.if_then(builder.trunc(arguments[13], truth)):
                 store(context, builder, kinds[14], arguments[14], at, membrane)
-            return builder.bitcast(fired, INDEX), builder.block
+            return builder.bitcast(fired, INDEX)
 
-        with builder.if_else(builder.trunc(arguments[9], truth)) as (same, other):
-            with same:
-                uniform = step(first)
-            with other:
-                various = step(column)
-        mask = builder.phi(INDEX)
-        for found in (uniform, various):
-            mask.add_incoming(*found)
-        return mask
+        return parametrised(context, builder, kinds[10], arguments[10], arguments[9], at, current.type, step)
 
     listed, flag = (weights, ids, types.int64, types.boolean, numbers), types.boolean
     rest = (start, flag, counter, types.int64, flag, p, u, types.int64, flag, reached, types.int64)

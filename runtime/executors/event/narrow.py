@@ -5,14 +5,13 @@ Sums of weights are exact in 32 bits, and so in float64, in which the neurons co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
 from unscan.runtime.executors.event.gather import loop
-from unscan.runtime.executors.event.lif import chosen
+from unscan.runtime.executors.event.lif import Parameters, chosen, parametrised, take_off_zeros
 from unscan.runtime.executors.event.vector import (
     INDEX,
     LANES,
@@ -21,7 +20,6 @@ from unscan.runtime.executors.event.vector import (
     instructions,
     load,
     store,
-    vector_at,
 )
 
 TOGETHER = 255
@@ -128,26 +126,11 @@ def integrate_64(
         sums = added(context, builder, kinds, arguments, at)
         bias = held(3)
         current = builder.fadd(bias, builder.sitofp(sums, bias.type))
-        none = builder.fcmp_ordered("==", current, ir.Constant(current.type, None))
-        some = builder.icmp_unsigned("!=", builder.bitcast(none, INDEX), ir.Constant(INDEX, 0))
-        with builder.if_then(some, likely=False):
-            counted = vector_at(context, builder, kinds[4], arguments[4], at)
-            before = builder.load(counted, align=4)
-            builder.store(builder.add(before, builder.sext(none, before.type)), counted, align=4)
-        table = context.make_array(kinds[8])(context, builder, arguments[8])
-        pitch = builder.extract_value(table.shape, 1)
+        take_off_zeros(context, builder, kinds[4], arguments[4], at, current)
         losses = context.make_array(kinds[14])(context, builder, arguments[14]).data
         never = ir.Constant(truth, 0)
 
-        def column(k: int) -> Any:
-            place = builder.add(at, builder.mul(pitch, ir.Constant(INDEX, k)))
-            return load(context, builder, kinds[8], arguments[8], place)
-
-        def first(k: int) -> Any:
-            place = builder.gep(table.data, [builder.mul(pitch, ir.Constant(INDEX, k))])
-            return broadcast(builder, builder.load(place), current.type)
-
-        def step(parameter: Callable[[int], Any]) -> tuple[Any, Any]:
+        def step(parameter: Parameters) -> Any:
             theta, before = parameter(2), held(11)
 
             def emptied(value: Any, reset: str, fired: Any) -> Any:
@@ -172,17 +155,9 @@ def integrate_64(
             store(context, builder, kinds[11], arguments[11], at, kept)
             with builder.if_then(builder.trunc(arguments[12], truth)):
                 store(context, builder, kinds[13], arguments[13], at, membrane)
-            return builder.bitcast(fired, INDEX), builder.block
+            return builder.bitcast(fired, INDEX)
 
-        with builder.if_else(builder.trunc(arguments[7], truth)) as (same, other):
-            with same:
-                uniform = step(first)
-            with other:
-                various = step(column)
-        mask = builder.phi(INDEX)
-        for found in (uniform, various):
-            mask.add_incoming(*found)
-        return mask
+        return parametrised(context, builder, kinds[8], arguments[8], arguments[7], at, current.type, step)
 
     flag, number = types.boolean, types.float64
     driven = (weights, ids, types.int64, start, counter, types.int64, flag, flag, p, number, number)
