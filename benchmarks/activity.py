@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from unscan.benchmarks.measuring import figure, medians, options, screen, write
+from unscan.benchmarks.measuring import figure, medians, options, plotter, screen, write
 from unscan.compiler.ir import Array, Edge, Graph, Kind, Node
 from unscan.compiler.nodes import LIF, Input, Linear, Output
 from unscan.runtime.executors.event import EventDriven
@@ -175,11 +175,7 @@ def told(points: list[Point], line: Line, title: str) -> Table:
 
 def plotted(by_activity: list[Point], by_size: list[Point], lines: tuple[Line, Line], path: Path) -> None:
     """Draw both panels."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = plotter()
     drawing, (left, right) = plt.subplots(1, 2, figsize=(9.6, 5.4), sharey=True, layout="constrained")
     draw(left, by_activity, lines[0], [100 * point.activity for point in by_activity], "o", "")
     for activity, marker in zip(SPARSE, ("o", "^"), strict=True):
@@ -224,6 +220,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--plot", type=Path, metavar="FILE", help="draw both panels into FILE (.svg, .png, .pdf)"
     )
     given = parser.parse_args(arguments)
+    plotter(given.plot is not None)
     activities, sizes, budget = (
         (ACTIVITIES[::4], SIZES[:2], 0.05) if given.quick else (ACTIVITIES, SIZES, 1.5)
     )

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unscan.compiler.errors import MissingDependency
 from unscan.compiler.storage import writable
 
 Pass = Callable[[], Any]
@@ -29,6 +30,26 @@ def options(description: str | None, *, quick: str) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", type=writable, metavar="FILE", help="write the numbers to FILE as well")
     return parser
+
+
+def plotter(wanted: bool = True) -> Any:
+    """Return matplotlib's pyplot, drawing to files, where a plot is wanted.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    if not wanted:
+        return None
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise MissingDependency(
+            "A plot needs matplotlib: pip install 'unscan[plots]', or leave --plot out."
+        ) from error
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def screen() -> Console:

@@ -20,8 +20,8 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from unscan.benchmarks.measuring import options, screen, write
-from unscan.compiler.errors import InvalidInput, MissingDependency
+from unscan.benchmarks.measuring import options, plotter, screen, write
+from unscan.compiler.errors import InvalidInput
 from unscan.trainer import AssociativeLeaky
 from unscan.trainer.fit import fit, load_run
 from unscan.trainer.measure import evaluate
@@ -65,12 +65,7 @@ def by_pairs(model: nn.Module, parts: dict[int, Part]) -> dict[str, float]:
 
 def draw(path: Path, results: dict[str, dict[str, float]]) -> None:
     """Plot bit accuracy against the number of pairs."""
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise MissingDependency(
-            "A plot needs matplotlib: pip install 'unscan[plots]', or leave --plot out."
-        ) from error
+    pyplot = plotter()
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
     for name, found in results.items():
         axes.plot([int(n) for n in found], list(found.values()), marker="o", label=name)
@@ -90,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", default=os.environ.get("UNSCAN_DATA"))
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curve into FILE (.svg, .png)")
     given = parser.parse_args(arguments)
+    plotter(given.plot is not None)
     unknown = [name for name in given.only or () if name not in NAMES]
     if unknown:
         raise InvalidInput(f"There is no recipe for {unknown[0]!r}; choose from {', '.join(NAMES)}.")
