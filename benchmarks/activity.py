@@ -198,7 +198,7 @@ def plotted(by_activity: list[Point], by_size: list[Point], lines: tuple[Line, L
             [], [], "-", color=BLUE, linewidth=1.2, label=f"{line}, R² {line.r2:.3f}".replace(" us", " µs")
         )
         panel.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.15))
-    with mpl.rc_context({"svg.hashsalt": "unscan"}):
+    with plt.rc_context({"svg.hashsalt": "unscan"}):
         drawing.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(drawing)
 
