@@ -77,12 +77,21 @@ def sparse(graph: Graph) -> Graph:
     )
 
 
+def plain(name: str) -> str:
+    """Return a name that a module of torch may have."""
+    return name.replace(".", "_")
+
+
 def described(graph: Graph) -> tuple[list[dict], dict]:
     """Return the nodes as `counted_network` reads them, and their arrays."""
     found, arrays = [], {}
     for name in graph.order:
         node = graph.nodes[name]
-        said = {"name": name, "kind": "pass", "from": [edge.source for edge in graph.into(name)]}
+        said = {
+            "name": plain(name),
+            "kind": "pass",
+            "from": [plain(edge.source) for edge in graph.into(name)],
+        }
         if isinstance(node, Input):
             said["kind"] = "input"
         elif isinstance(node, Linear | Convolution):

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 import unscan
+from tests.foreign.counted import counted
 from tests.foreign.running import run
-from tests.foreign.test_neurobench_counts import counted
 from unscan.cli import main
 from unscan.runtime.executors.reference import Reference
 from unscan.sources import read_samples
@@ -30,7 +30,7 @@ def demo(tmp_path_factory):
 def test_neurobench_counts_what_we_count(demo, tmp_path):
     _, graph, data = demo
     ours = unscan.simulate(graph.astype(np.float64), data.x, record=False).counts.total
-    theirs = counted(graph, data.x, tmp_path)
+    theirs = counted("neurobench", graph, data.x, tmp_path)
     assert ours.acs > 1_000_000
     assert theirs == {"Effective_ACs": ours.acs, "Effective_MACs": ours.macs, "Dense": ours.dense_macs}
 
