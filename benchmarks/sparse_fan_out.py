@@ -4,8 +4,8 @@
 
 Two layers of LIF neurons whose every input reaches 16 neurons, one of them strongly enough to make it fire, so that a
 layer sends about what arrives; then a dense layer of 10. Shown are microseconds a step at 8 input spikes a step, and
-nanoseconds an event at 0.5 % of the input, from 64 to 8192 neurons a layer: as the event executor chooses, and with
-whole rows of weights and every neuron in every step. Then one layer, by the share of its weights that are not 0: the
+nanoseconds an event at 0.5 % of the input, from 64 to 8192 neurons a layer: as the event executor chooses, with no
+neuron asleep, and with whole rows of weights, too. Then one layer, by the share of its weights that are not 0: the
 time of whole rows over that of the others alone, into neurons that sleep in blocks, and into a buffer (they are read
 twice); above 1 the weights alone are cheaper. All in float32, one thread, one sample; the ways take turns.
 """
@@ -65,12 +65,17 @@ def spikes(width: int, rate: float) -> Array:
     return np.random.default_rng(width).random((STEPS, 1, width)) < rate
 
 
-def ways(graph: Graph, x: Array, shares: Iterable[tuple[str, float | None]]) -> dict[str, Pass]:
-    """Return the run of a graph whose weights are taken as sparse up to each share, None being the executor's own."""
+Limits = dict[str, Any]
+"""Limits of `fan_out` that differ from the executor's own."""
+CHOSEN: dict[str, Limits] = {"chosen": {}, "awake": {"WIDE": np.inf}, "rows": {"DENSEST": -1.0}}
+FORCED: dict[str, Limits] = {"sparse": {"DENSEST": 1.0, "WIDE": 0}, "rows": {"DENSEST": -1.0}}
+
+
+def ways(graph: Graph, x: Array, limits: dict[str, Limits]) -> dict[str, Pass]:
+    """Return the run of a graph under each set of limits."""
     found: dict[str, Pass] = {}
-    for name, share in shares:
-        limits: dict[str, Any] = {} if share is None else {"DENSEST": share, "WIDE": 0}
-        with patch.multiple(fan_out, **limits) if limits else nullcontext():
+    for name, given in limits.items():
+        with patch.multiple(fan_out, **given) if given else nullcontext():
             executor = EventDriven(graph, np.float32, threads=1)
         found[name] = partial(executor.run, x, record=False)
     return found
@@ -84,7 +89,7 @@ def scaling(widths: Iterable[int], budget: float) -> dict[str, dict[str, float]]
         row = {}
         for rate, name, unit in ((EVENTS / width, "us a step", 1), (RATE, "ns an event", 0)):
             x = spikes(width, rate)
-            made = ways(graph, x, (("chosen", None), ("rows", -1.0)))
+            made = ways(graph, x, CHOSEN)
             counts = EventDriven(graph, np.float32, threads=1).run(x, record=False).counts
             assert counts is not None
             events = sum(int(counts.events[node].sum()) for node in ("in", "n0", "n1"))
@@ -107,9 +112,7 @@ def break_even(
                     continue
                 graph = network(width, reached, 1, asleep=way == "into blocks that sleep")
                 for rate in RATES:
-                    times = medians(
-                        ways(graph, spikes(width, rate), (("sparse", 1.0), ("rows", -1.0))), budget
-                    )
+                    times = medians(ways(graph, spikes(width, rate), FORCED), budget)
                     row = rows.setdefault(f"{width} at {rate:.1%}", {})
                     row[f"{share:.1%}"] = times["rows"] / times["sparse"]
     return found
